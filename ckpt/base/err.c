@@ -46,12 +46,10 @@ enum mix_rc mix_fail_errno(struct mix_err *err, const char *fmt, ...)
 
 static void put_in_front(struct mix_err *err, const char *where)
 {
-    char words[sizeof err->text];
+    char all[sizeof err->text + 1024];
 
-    memcpy(words, err->text, sizeof words);
-    int used = snprintf(err->text, sizeof err->text, "%s: ", where);
-    if (used > 0 && (size_t)used < sizeof err->text)
-        snprintf(err->text + used, sizeof err->text - (size_t)used, "%s", words);
+    snprintf(all, sizeof all, "%.1000s: %s", where, err->text);
+    memcpy(err->text, all, sizeof err->text - 1); /* cut at the end, where it is least missed */
     for (char *p = err->text; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f)
             *p = '?';
@@ -101,6 +99,8 @@ const char *mix_rc_name(enum mix_rc rc)
         [MIX_IO] = "io",
         [MIX_NOT_FOUND] = "not-found",
         [MIX_BAD_FORMAT] = "bad-format",
+        [MIX_OVERLAP] = "overlap",
+        [MIX_HOLE] = "hole",
         [MIX_TRUNCATED] = "truncated",
         [MIX_CORRUPT] = "corrupt",
         [MIX_MISMATCH] = "mismatch",

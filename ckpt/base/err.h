@@ -17,6 +17,8 @@ enum mix_rc {
     MIX_IO,          /* the system refused: errno is in the words */
     MIX_NOT_FOUND,   /* there is no such file, folder or tensor */
     MIX_BAD_FORMAT,  /* bytes that break the rules of their format */
+    MIX_OVERLAP,     /* two tensors claim the same bytes of a file */
+    MIX_HOLE,        /* bytes of a file that no tensor claims */
     MIX_TRUNCATED,   /* a file ends before the bytes that it promises */
     MIX_CORRUPT,     /* bytes that differ from their digest or checksum */
     MIX_MISMATCH,    /* two things that must agree do not */

@@ -68,4 +68,10 @@ enum mix_rc mix_json_emit(const struct mix_json *value, struct mix_buf *out,
  */
 enum mix_rc mix_json_put_string(struct mix_buf *out, const char *text, struct mix_err *err);
 
+/*
+ * Length of the UTF-8 sequence that text[0, left) begins with (left > 0), or 0 if it
+ * begins with none: overlong spellings and surrogates are none.
+ */
+size_t mix_utf8_sequence(const char *text, size_t left);
+
 #endif

@@ -33,7 +33,9 @@ struct mix_safetensors; /* opaque, and immutable once open: threads may share it
  *
  *   MIX_NOT_FOUND   there is no such file
  *   MIX_TRUNCATED   the file ends before its header or its last tensor does
- *   MIX_BAD_FORMAT  the file breaks the format; `err` names the rule and the place
+ *   MIX_OVERLAP, MIX_HOLE   tensors share bytes, or leave some to nobody
+ *   MIX_BAD_FORMAT  the file breaks the format otherwise; `err` names rule and place
+ *   MIX_UNSUPPORTED a tensor with more than MIX_MAX_RANK dimensions
  */
 enum mix_rc mix_safetensors_open(struct mix_store *store, const char *path,
                                  struct mix_safetensors **out, struct mix_err *err);

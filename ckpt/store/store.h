@@ -28,6 +28,8 @@ struct mix_stat {
 enum mix_rc mix_store_open(const char *url, struct mix_store **out, struct mix_err *err);
 void mix_store_close(struct mix_store *store); /* accepts NULL */
 const char *mix_store_url(const struct mix_store *store);
+/* The name of the file that the URL named, or NULL if it named a folder. */
+const char *mix_store_file(const struct mix_store *store);
 
 /* "." is the folder itself. MIX_NOT_FOUND if there is nothing of that name. */
 enum mix_rc mix_store_stat(struct mix_store *store, const char *path, struct mix_stat *out,
@@ -49,6 +51,9 @@ struct mix_names {
 #define MIX_NAMES_INIT { 0 }
 enum mix_rc mix_store_list(struct mix_store *store, const char *path, struct mix_names *out,
                            struct mix_err *err);
+/* Append a copy of `name`, with '/' behind it for a folder. */
+enum mix_rc mix_names_add(struct mix_names *names, const char *name, bool is_folder,
+                          struct mix_err *err);
 void mix_names_release(struct mix_names *names);
 
 /* What a symbolic link at `path` points to ("" in `out` if it is none): hub caches. */

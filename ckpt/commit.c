@@ -1,0 +1,1064 @@
+/* commit.c - begin a job or go on with it, note what is done, publish. */
+#include "ckpt/commit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ckpt/base/bytes.h"
+#include "ckpt/base/cancel.h"
+#include "ckpt/base/file.h"
+#include "ckpt/base/hash.h"
+#include "ckpt/base/json.h"
+#include "ckpt/base/progress.h"
+#include "ckpt/store/store.h"
+
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
+
+enum {
+    NOTE_BYTES = 256 << 20,  /* written and not noted: at most so much is done twice */
+    SYNCFS_FILES = 64,       /* more files than this are synced all at once */
+    RECORD_HEAD = 16,        /* magic, group, slice, file count: u32 each */
+    RECORD_SUM = 24,         /* start, bytes, crc64 */
+    RECORD_MAX_FILES = 65536,
+    STATUS_MS = 500,
+};
+static const uint32_t record_magic = 0x4c53584d; /* "MXSL" */
+
+/* A slice that is done: from a journal, or waiting to be noted in ours. */
+struct record {
+    uint32_t group, slice, file_count;
+    struct mix_file_sum *sum;
+};
+
+struct records {
+    struct record *record;
+    size_t count, capacity;
+};
+
+struct mix_commit {
+    struct mix_commit_options options;
+    char *dst, *partial, *moved_job; /* <dst>, <dst>.partial, <dst>.partial.job */
+    char *job;                       /* <dst>.partial/job */
+    struct records done;             /* of all journals, sorted by group and slice */
+    int journal, digests;            /* descriptors */
+    uint64_t journal_bytes;
+    char *journal_path, *digests_path;
+
+    pthread_mutex_t lock;            /* of what follows */
+    struct records pending;
+    struct mix_names pending_files;  /* paths to sync before the pending are noted */
+    uint64_t pending_bytes;
+    pthread_mutex_t flush_lock;      /* one thread flushes at a time */
+
+    uint64_t mark;                   /* of progress: what it counts is nobody's business */
+    int64_t began_ns, status_ns;     /* this process; its last status */
+    struct mix_buf *old_status;      /* of other workers, as they were at the beginning */
+    int *leaf_fd;                    /* worker 0: the digests of all workers */
+    unsigned leaf_fd_count;
+    bool resumed, published;
+};
+
+/* ---- paths ---- */
+
+static enum mix_rc text(char **out, struct mix_err *err, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vasprintf(out, fmt, ap);
+    va_end(ap);
+    if (n >= 0)
+        return MIX_OK;
+    *out = NULL;
+    return mix_fail(err, MIX_NO_MEMORY, "out of memory");
+}
+
+static enum mix_rc worker_path(struct mix_commit *c, unsigned worker, const char *ending,
+                               char **out, struct mix_err *err)
+{
+    return text(out, err, "%s/worker-%05u.%s", c->job, worker, ending);
+}
+
+/* The absolute path without links of something that may not exist yet. */
+static enum mix_rc real_path(const char *path, char out[PATH_MAX], struct mix_err *err)
+{
+    char copy[PATH_MAX], parent[PATH_MAX];
+    char *slash;
+    const char *name;
+
+    if (realpath(path, out))
+        return MIX_OK;
+    if (errno != ENOENT)
+        return mix_fail_errno(err, "%s", path);
+    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
+        return mix_fail(err, MIX_IO, "%s: the path is too long", path);
+    slash = strrchr(copy, '/');
+    name = slash ? slash + 1 : copy;
+    if (slash == copy)
+        strcpy(parent, "/");
+    else if (slash)
+        *slash = '\0';
+    if (slash != copy) {
+        if (!slash)
+            strcpy(parent, ".");
+        else {
+            enum mix_rc rc = real_path(copy, parent, err);
+
+            if (rc)
+                return rc;
+        }
+    }
+    if (!realpath(parent, out))
+        snprintf(out, PATH_MAX, "%s", parent);
+
+    size_t len = strlen(out);
+
+    if (len + strlen(name) + 2 > PATH_MAX)
+        return mix_fail(err, MIX_IO, "%s: the path is too long", path);
+    if (len && out[len - 1] != '/')
+        out[len++] = '/';
+    strcpy(out + len, name);
+    return MIX_OK;
+}
+
+static bool lies_in(const char *path, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    return !strncmp(path, folder, len) &&
+           (!path[len] || path[len] == '/' || (len && folder[len - 1] == '/'));
+}
+
+static enum mix_rc check_apart(const char *dst, const char *src, struct mix_err *err)
+{
+    char a[PATH_MAX], b[PATH_MAX];
+    enum mix_rc rc;
+
+    if (!src)
+        return MIX_OK;
+    if ((rc = real_path(dst, a, err)) || (rc = real_path(src, b, err)))
+        return rc;
+    if (!strcmp(a, b))
+        return mix_fail(err, MIX_USAGE, "%s: is the source itself; choose another destination",
+                        dst);
+    if (lies_in(a, b))
+        return mix_fail(err, MIX_USAGE, "%s: lies inside the source %s", dst, src);
+    if (lies_in(b, a))
+        return mix_fail(err, MIX_USAGE, "%s: the source %s lies inside it", dst, src);
+    return MIX_OK;
+}
+
+static enum mix_rc set_paths(struct mix_commit *c, const char *dst, struct mix_err *err)
+{
+    size_t len = strlen(dst);
+    enum mix_rc rc;
+
+    while (len > 1 && dst[len - 1] == '/')
+        len--;
+    if (strstr(dst, "://"))
+        return mix_fail(err, MIX_UNSUPPORTED, "%s: this program writes to local folders only",
+                        dst);
+    if (!len || (len == 1 && (*dst == '/' || *dst == '.')) || (len == 2 && !memcmp(dst, "..", 2)))
+        return mix_fail(err, MIX_USAGE, "'%s' cannot be a destination: name the folder to make",
+                        dst);
+    if ((rc = text(&c->dst, err, "%.*s", (int)len, dst)) ||
+        (rc = text(&c->partial, err, "%s.partial", c->dst)) ||
+        (rc = text(&c->moved_job, err, "%s.partial.job", c->dst)))
+        return rc;
+    return text(&c->job, err, "%s/job", c->partial);
+}
+
+enum mix_rc mix_commit_path(struct mix_commit *c, const char *name, struct mix_buf *out,
+                            struct mix_err *err)
+{
+    enum mix_rc rc = mix_path_join(out, c->partial, name, err);
+
+    return rc || !strchr(name, '/') ? rc : mix_folder_make_parents(out->data, err);
+}
+
+/* ---- journals ---- */
+
+static void records_release(struct records *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->record[i].sum);
+    free(list->record);
+    *list = (struct records){ 0 };
+}
+
+static enum mix_rc records_add(struct records *list, uint32_t group, uint32_t slice,
+                               uint32_t file_count, const struct mix_file_sum *sum,
+                               struct mix_err *err)
+{
+    struct record r = { group, slice, file_count, NULL };
+    enum mix_rc rc;
+
+    if ((rc = mix_grow(&list->record, &list->capacity, list->count, sizeof r, err)) ||
+        (rc = mix_new_array(&r.sum, file_count, sizeof *r.sum, err)))
+        return rc;
+    memcpy(r.sum, sum, file_count * sizeof *sum);
+    list->record[list->count++] = r;
+    return MIX_OK;
+}
+
+/*
+ *   u32 magic, u32 group, u32 slice, u32 files, { u64 start, bytes, crc64 } a file,
+ *   u64 crc64 of all that
+ */
+static enum mix_rc put_record(struct mix_buf *out, const struct record *r, struct mix_err *err)
+{
+    size_t begin = out->len;
+    unsigned char bytes[RECORD_SUM];
+    enum mix_rc rc;
+
+    mix_store_le(bytes, record_magic, 4);
+    mix_store_le(bytes + 4, r->group, 4);
+    mix_store_le(bytes + 8, r->slice, 4);
+    mix_store_le(bytes + 12, r->file_count, 4);
+    if ((rc = mix_buf_put(out, bytes, RECORD_HEAD, err)))
+        return rc;
+    for (uint32_t i = 0; i < r->file_count; i++) {
+        mix_store_le(bytes, r->sum[i].start, 8);
+        mix_store_le(bytes + 8, r->sum[i].bytes, 8);
+        mix_store_le(bytes + 16, r->sum[i].crc64, 8);
+        if ((rc = mix_buf_put(out, bytes, RECORD_SUM, err)))
+            return rc;
+    }
+    mix_store_le(bytes, mix_crc64(0, out->data + begin, out->len - begin), 8);
+    return mix_buf_put(out, bytes, 8, err);
+}
+
+/* The records of one journal up to the first that is not whole; *used are their bytes. */
+static enum mix_rc parse_journal(struct records *list, const unsigned char *data, size_t len,
+                                 uint64_t *used, struct mix_err *err)
+{
+    size_t at = 0;
+
+    while (len - at >= RECORD_HEAD + 8) {
+        const unsigned char *p = data + at;
+        uint64_t files = mix_load_le(p + 12, 4), bytes = RECORD_HEAD + files * RECORD_SUM;
+        struct mix_file_sum *sum;
+        enum mix_rc rc;
+
+        if (mix_load_le(p, 4) != record_magic || files > RECORD_MAX_FILES ||
+            bytes + 8 > len - at || mix_load_le(p + bytes, 8) != mix_crc64(0, p, bytes))
+            break;
+        if ((rc = mix_new_array(&sum, files, sizeof *sum, err)))
+            return rc;
+        for (uint64_t i = 0; i < files; i++) {
+            const unsigned char *q = p + RECORD_HEAD + i * RECORD_SUM;
+
+            sum[i] = (struct mix_file_sum){ mix_load_le(q, 8), mix_load_le(q + 8, 8),
+                                            mix_load_le(q + 16, 8), 0 };
+        }
+        rc = records_add(list, (uint32_t)mix_load_le(p + 4, 4), (uint32_t)mix_load_le(p + 8, 4),
+                         (uint32_t)files, sum, err);
+        free(sum);
+        if (rc)
+            return rc;
+        at += bytes + 8;
+    }
+    *used = at;
+    return MIX_OK;
+}
+
+static int by_group_and_slice(const void *pa, const void *pb)
+{
+    const struct record *a = pa, *b = pb;
+
+    if (a->group != b->group)
+        return a->group < b->group ? -1 : 1;
+    return a->slice < b->slice ? -1 : a->slice > b->slice;
+}
+
+/* Call `each` for the index of every worker that has a file of that ending. */
+static enum mix_rc for_each_worker(struct mix_commit *c, const char *ending,
+                                   enum mix_rc (*each)(struct mix_commit *c, unsigned worker,
+                                                       const char *path, struct mix_err *err),
+                                   struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
+    struct dirent *entry;
+    DIR *dir = opendir(c->job);
+    enum mix_rc rc = MIX_OK;
+
+    if (!dir)
+        return mix_fail_errno(err, "%s: cannot open the folder", c->job);
+    while (!rc && (errno = 0, entry = readdir(dir))) {
+        unsigned worker;
+        int used = 0;
+
+        if (sscanf(entry->d_name, "worker-%5u.%n", &worker, &used) == 1 && used &&
+            !strcmp(entry->d_name + used, ending) &&
+            !(rc = mix_path_join(&path, c->job, entry->d_name, err)))
+            rc = each(c, worker, path.data, err);
+    }
+    if (!rc && errno)
+        rc = mix_fail_errno(err, "%s: cannot list", c->job);
+    closedir(dir);
+    mix_buf_release(&path);
+    return rc;
+}
+
+static enum mix_rc load_journal(struct mix_commit *c, unsigned worker, const char *path,
+                                struct mix_err *err)
+{
+    struct mix_buf data = MIX_BUF_INIT;
+    uint64_t used = 0;
+    enum mix_rc rc = mix_file_get(path, UINT32_MAX, &data, err);
+
+    if (!rc)
+        rc = parse_journal(&c->done, (unsigned char *)data.data, data.len, &used, err);
+    if (worker == c->options.worker)
+        c->journal_bytes = used;
+    mix_buf_release(&data);
+    return rc;
+}
+
+static enum mix_rc load_journals(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    records_release(&c->done);
+    if ((rc = for_each_worker(c, "journal", load_journal, err)))
+        return rc;
+    if (c->done.count)
+        qsort(c->done.record, c->done.count, sizeof *c->done.record, by_group_and_slice);
+    return MIX_OK;
+}
+
+static const struct record *find_record(const struct mix_commit *c, size_t group,
+                                        size_t slice)
+{
+    struct record key = { (uint32_t)group, (uint32_t)slice, 0, NULL };
+
+    return c->done.count ? bsearch(&key, c->done.record, c->done.count, sizeof key,
+                                   by_group_and_slice)
+                         : NULL;
+}
+
+bool mix_commit_has(const struct mix_commit *c, size_t group, size_t slice)
+{
+    return find_record(c, group, slice) != NULL;
+}
+
+bool mix_commit_is_resumed(const struct mix_commit *c)
+{
+    return c->resumed;
+}
+
+const struct mix_file_sum *mix_commit_done(const struct mix_commit *c, size_t group,
+                                           size_t slice, size_t file_count)
+{
+    const struct record *r = find_record(c, group, slice);
+
+    return r && r->file_count == file_count ? r->sum : NULL;
+}
+
+/* ---- begin ---- */
+
+/* Is this folder, if it exists, one that a new job may take over? */
+static enum mix_rc check_destination(struct mix_commit *c, struct mix_err *err)
+{
+    bool empty = true;
+    enum mix_rc rc = MIX_OK;
+    struct stat st;
+
+    if (lstat(c->dst, &st))
+        return errno == ENOENT ? MIX_OK : mix_fail_errno(err, "%s: cannot stat", c->dst);
+    if (!S_ISDIR(st.st_mode))
+        return mix_fail(err, MIX_EXISTS, "%s: exists and is not a folder", c->dst);
+    if (!c->options.force && !(rc = mix_folder_is_empty(c->dst, &empty, err)) && !empty)
+        rc = mix_fail(err, MIX_EXISTS, "%s: exists and is not empty (--force replaces it)",
+                      c->dst);
+    return rc;
+}
+
+static enum mix_rc job_text(const char *identity, struct mix_buf *out, struct mix_err *err)
+{
+    unsigned char sha[32];
+    char hex[MIX_SHA256_HEX];
+    enum mix_rc rc;
+
+    mix_sha256(identity, strlen(identity), sha);
+    mix_hex(sha, 32, hex);
+    if ((rc = mix_buf_putf(out, err, "{\"job\":\"%s\",\n\"of\":", hex)) ||
+        (rc = mix_json_put_string(out, identity, err)))
+        return rc;
+    return mix_buf_putf(out, err, "}\n");
+}
+
+/*
+ * While job/ is moved away, a kill may leave either the new checkpoint or (after an
+ * exchange) the old one at <dst>.partial. job/inode says which folder the new one is.
+ */
+static enum mix_rc put_inode(struct mix_commit *c, struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
+    struct stat st;
+    char line[32];
+    enum mix_rc rc;
+
+    if (stat(c->partial, &st))
+        return mix_fail_errno(err, "%s: cannot stat", c->partial);
+    snprintf(line, sizeof line, "%llu\n", (unsigned long long)st.st_ino);
+    if (!(rc = mix_path_join(&path, c->job, "inode", err)))
+        rc = mix_file_put(path.data, line, strlen(line), c->options.sync, err);
+    mix_buf_release(&path);
+    return rc;
+}
+
+static bool partial_is_new(struct mix_commit *c)
+{
+    struct mix_buf path = MIX_BUF_INIT, line = MIX_BUF_INIT;
+    struct mix_err ignored;
+    struct stat st;
+    bool same = false;
+
+    if (!mix_path_join(&path, c->moved_job, "inode", &ignored) &&
+        !mix_file_get(path.data, 64, &line, &ignored) && !stat(c->partial, &st))
+        same = strtoull(line.data, NULL, 10) == (unsigned long long)st.st_ino;
+    mix_buf_release(&path);
+    mix_buf_release(&line);
+    return same;
+}
+
+/* Killed while publishing: bring things back to where they can go on. */
+static enum mix_rc undo_publishing(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    if (mix_path_exists(c->partial) && !mix_path_exists(c->job)) {
+        if (partial_is_new(c))
+            return mix_path_rename(c->moved_job, c->job, err);
+        if ((rc = mix_path_remove(c->partial, err))) /* the old one, exchanged */
+            return rc;
+    }
+    return mix_path_remove(c->moved_job, err);
+}
+
+/* What stands at <dst>.partial. */
+enum found { NOTHING, OURS, ANOTHER };
+
+static enum mix_rc look_at_partial(struct mix_commit *c, const struct mix_buf *job,
+                                   enum found *found, struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT, there = MIX_BUF_INIT;
+    bool empty = true;
+    enum mix_rc rc;
+
+    *found = NOTHING;
+    if (mix_path_exists(c->moved_job) && (rc = undo_publishing(c, err)))
+        return rc;
+    if (!mix_path_exists(c->partial))
+        return MIX_OK;
+    if ((rc = mix_path_join(&path, c->job, "job.json", err)))
+        goto out;
+    rc = mix_file_get(path.data, 64 << 20, &there, err);
+    if (rc == MIX_NOT_FOUND) {
+        /* Killed before it knew what it was: an empty folder, or one with an empty job/. */
+        *found = ANOTHER;
+        if ((rc = mix_path_remove(path.data, err)))
+            goto out;
+        mix_buf_clear(&path);
+        if ((rc = mix_buf_putf(&path, err, "%s/job.json.tmp", c->job)) ||
+            (rc = mix_path_remove(path.data, err)))
+            goto out;
+        if (rmdir(c->job) && errno != ENOENT && errno != ENOTDIR)
+            goto out;
+        if ((rc = mix_folder_is_empty(c->partial, &empty, err)))
+            goto out;
+        if (empty)
+            *found = NOTHING;
+    } else if (!rc) {
+        *found = there.len == job->len && !memcmp(there.data, job->data, job->len) ? OURS
+                                                                                  : ANOTHER;
+    }
+out:
+    mix_buf_release(&path);
+    mix_buf_release(&there);
+    return rc;
+}
+
+static enum mix_rc begin_first(struct mix_commit *c, const struct mix_buf *job,
+                               struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
+    enum found found;
+    enum mix_rc rc;
+
+    if ((rc = look_at_partial(c, job, &found, err)))
+        return rc;
+    if (found == ANOTHER && !c->options.force)
+        return mix_fail(err, MIX_EXISTS,
+                        "%s: is the unfinished work of another job: another source, or other "
+                        "options (--force removes it)", c->partial);
+    if ((found == ANOTHER && (rc = mix_path_remove(c->partial, err))) ||
+        (rc = mix_folder_make_parents(c->partial, err)) ||
+        (rc = mix_folder_make(c->partial, err)) || (rc = mix_folder_make(c->job, err)) ||
+        (rc = mix_path_join(&path, c->job, "job.json", err)) ||
+        (found != OURS &&
+         (rc = mix_file_put(path.data, job->data, job->len, c->options.sync, err))))
+        goto out;
+    c->resumed = found == OURS;
+out:
+    mix_buf_release(&path);
+    return rc;
+}
+
+static void sleep_ms(long ms)
+{
+    struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+
+    nanosleep(&t, NULL); /* a signal may cut it short, and is looked at right after */
+}
+
+/* Workers but the first wait for job.json to say that this is their job. */
+static enum mix_rc begin_other(struct mix_commit *c, const struct mix_buf *job,
+                               struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT, there = MIX_BUF_INIT;
+    enum mix_rc rc = mix_path_join(&path, c->job, "job.json", err);
+
+    for (uint64_t waited = 0; !rc; waited += 50) {
+        mix_buf_clear(&there);
+        rc = mix_file_get(path.data, 64 << 20, &there, err);
+        if (!rc && there.len == job->len && !memcmp(there.data, job->data, job->len))
+            break;
+        if (rc && rc != MIX_NOT_FOUND)
+            break;
+        if (waited >= c->options.wait_ms)
+            rc = mix_fail(err, MIX_IO,
+                          "worker %u of %u: worker 0 has not begun this job at %s for %" PRIu64
+                          " s", c->options.worker, c->options.worker_count, c->partial,
+                          c->options.wait_ms / 1000);
+        else if (!(rc = mix_cancel_check(err)))
+            sleep_ms(50);
+    }
+    mix_buf_release(&path);
+    mix_buf_release(&there);
+    return rc;
+}
+
+static enum mix_rc open_own_files(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    if ((rc = worker_path(c, c->options.worker, "journal", &c->journal_path, err)) ||
+        (rc = worker_path(c, c->options.worker, "digests", &c->digests_path, err)) ||
+        (rc = mix_file_open(c->journal_path, &c->journal, err)) ||
+        (rc = mix_file_open(c->digests_path, &c->digests, err)))
+        return rc;
+    /* A torn record at the end is cut off before anything is put behind it. */
+    return mix_file_resize(c->journal, c->journal_path, c->journal_bytes, err);
+}
+
+/* ---- signs of life ---- */
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Changes only when this process is another one, or has got further. */
+static enum mix_rc put_status(struct mix_commit *c, const char *state, const char *words,
+                              struct mix_err *err)
+{
+    struct mix_buf line = MIX_BUF_INIT;
+    char *path = NULL;
+    enum mix_rc rc;
+
+    if (c->options.worker_count == 1)
+        return MIX_OK;
+    if (!(rc = worker_path(c, c->options.worker, "status", &path, err)) &&
+        !(rc = mix_buf_putf(&line, err, "%s %ld %" PRId64 " %" PRIu64 "\n%s\n", state,
+                            (long)getpid(), c->began_ns, c->mark, words)))
+        rc = mix_file_put(path, line.data, line.len, false, err);
+    free(path);
+    mix_buf_release(&line);
+    c->status_ns = now_ns();
+    return rc;
+}
+
+enum mix_rc mix_commit_alive(struct mix_commit *c, uint64_t mark, struct mix_err *err)
+{
+    if (now_ns() - c->status_ns < STATUS_MS * INT64_C(1000000))
+        return MIX_OK;
+    c->mark = mark;
+    return put_status(c, "working", "", err);
+}
+
+/* The status of another worker; empty if it has none. */
+static enum mix_rc get_status(struct mix_commit *c, unsigned worker, struct mix_buf *out,
+                              struct mix_err *err)
+{
+    char *path = NULL;
+    enum mix_rc rc = worker_path(c, worker, "status", &path, err);
+
+    mix_buf_clear(out);
+    if (!rc && (rc = mix_file_get(path, 1 << 20, out, err)) == MIX_NOT_FOUND)
+        rc = MIX_OK;
+    free(path);
+    return rc;
+}
+
+static enum mix_rc remember_statuses(struct mix_commit *c, struct mix_err *err)
+{
+    unsigned n = c->options.worker_count;
+    enum mix_rc rc = mix_new_array(&c->old_status, n, sizeof *c->old_status, err);
+
+    for (unsigned i = 0; i < n && !rc; i++)
+        rc = get_status(c, i, &c->old_status[i], err);
+    return rc;
+}
+
+enum mix_rc mix_commit_begin(const char *dst, const char *src, const char *identity,
+                             const struct mix_commit_options *options,
+                             struct mix_commit **out, struct mix_err *err)
+{
+    struct mix_buf job = MIX_BUF_INIT;
+    struct mix_commit *c;
+    enum mix_rc rc;
+
+    *out = NULL;
+    if ((rc = mix_new(&c, sizeof *c, err)))
+        return rc;
+    c->options = *options;
+    c->began_ns = now_ns();
+    c->journal = c->digests = -1;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->flush_lock, NULL);
+    if ((rc = set_paths(c, dst, err)) || (rc = check_apart(c->dst, src, err)) ||
+        (rc = check_destination(c, err)) || (rc = job_text(identity, &job, err)) ||
+        (rc = options->worker ? begin_other(c, &job, err) : begin_first(c, &job, err)) ||
+        (rc = load_journals(c, err)) || (rc = open_own_files(c, err)) ||
+        (options->worker_count > 1 && (rc = remember_statuses(c, err))) ||
+        (rc = put_status(c, "working", "", err))) {
+        mix_commit_end(c, MIX_IO, NULL);
+        c = NULL;
+    }
+    mix_buf_release(&job);
+    *out = c;
+    return rc;
+}
+
+/* ---- what is done ---- */
+
+enum mix_rc mix_commit_leaves(struct mix_commit *c, uint64_t first, const unsigned char *hash,
+                              size_t count, struct mix_err *err)
+{
+    return mix_file_write(c->digests, c->digests_path, first * 32, hash, count * 32, err);
+}
+
+static enum mix_rc sync_files(struct mix_commit *c, const struct mix_names *files,
+                              struct mix_err *err)
+{
+    enum mix_rc rc = MIX_OK;
+    int fd;
+
+    if (files->count > SYNCFS_FILES) {
+        if (syncfs(c->journal))
+            return mix_fail_errno(err, "%s: cannot sync its file system", c->partial);
+        return MIX_OK;
+    }
+    for (size_t i = 0; i < files->count && !rc; i++) {
+        if (i && !strcmp(files->name[i], files->name[i - 1]))
+            continue;
+        if ((fd = open(files->name[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) < 0)
+            return mix_fail_errno(err, "%s: cannot open", files->name[i]);
+        rc = mix_file_sync(fd, files->name[i], err);
+        close(fd);
+    }
+    return rc ? rc : mix_file_sync(c->digests, c->digests_path, err);
+}
+
+static enum mix_rc append_journal(struct mix_commit *c, const struct records *list,
+                                  struct mix_err *err)
+{
+    struct mix_buf bytes = MIX_BUF_INIT;
+    enum mix_rc rc = MIX_OK;
+
+    for (size_t i = 0; i < list->count && !rc; i++)
+        rc = put_record(&bytes, &list->record[i], err);
+    if (!rc && !(rc = mix_file_write(c->journal, c->journal_path, c->journal_bytes, bytes.data,
+                                     bytes.len, err)) &&
+        c->options.sync)
+        rc = mix_file_sync(c->journal, c->journal_path, err);
+    if (!rc)
+        c->journal_bytes += bytes.len;
+    mix_buf_release(&bytes);
+    return rc;
+}
+
+enum mix_rc mix_commit_flush(struct mix_commit *c, struct mix_err *err)
+{
+    struct records list;
+    struct mix_names files;
+    enum mix_rc rc = MIX_OK;
+
+    pthread_mutex_lock(&c->flush_lock);
+    pthread_mutex_lock(&c->lock);
+    list = c->pending;
+    files = c->pending_files;
+    c->pending = (struct records){ 0 };
+    c->pending_files = (struct mix_names)MIX_NAMES_INIT;
+    c->pending_bytes = 0;
+    pthread_mutex_unlock(&c->lock);
+
+    if (list.count && !(c->options.sync && (rc = sync_files(c, &files, err))))
+        rc = append_journal(c, &list, err);
+    records_release(&list);
+    mix_names_release(&files);
+    pthread_mutex_unlock(&c->flush_lock);
+    return rc;
+}
+
+/* Called with the lock held. */
+static enum mix_rc add_pending(struct mix_commit *c, size_t group, size_t slice,
+                               const struct mix_group *files, const struct mix_file_sum *sum,
+                               struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
+    enum mix_rc rc = MIX_OK;
+
+    for (size_t i = 0; i < files->file_count && !rc && c->options.sync; i++)
+        if (!(rc = mix_path_join(&path, c->partial, files->file[i].name, err)))
+            rc = mix_names_add(&c->pending_files, path.data, false, err);
+    mix_buf_release(&path);
+    return rc ? rc
+              : records_add(&c->pending, (uint32_t)group, (uint32_t)slice,
+                            (uint32_t)files->file_count, sum, err);
+}
+
+enum mix_rc mix_commit_slice(struct mix_commit *c, size_t group, size_t slice,
+                             const struct mix_group *files, const struct mix_file_sum *sum,
+                             uint64_t bytes, struct mix_err *err)
+{
+    bool full;
+    enum mix_rc rc;
+
+    pthread_mutex_lock(&c->lock);
+    rc = add_pending(c, group, slice, files, sum, err);
+    c->pending_bytes += bytes;
+    full = c->pending_bytes >= NOTE_BYTES;
+    pthread_mutex_unlock(&c->lock);
+    return rc || !full ? rc : mix_commit_flush(c, err);
+}
+
+/* ---- the end ---- */
+
+/* What the status of another worker says; *fresh if it has changed since we began. */
+static enum mix_rc check_worker(struct mix_commit *c, unsigned worker, struct mix_buf *status,
+                                bool *fresh, struct mix_err *err)
+{
+    const struct mix_buf *old = &c->old_status[worker];
+    const char *words;
+    enum mix_rc rc;
+
+    *fresh = false;
+    if ((rc = get_status(c, worker, status, err)))
+        return rc;
+    if (status->len == old->len && (!old->len || !memcmp(status->data, old->data, old->len)))
+        return MIX_OK;
+    *fresh = true;
+    if (strncmp(status->data, "failed ", 7))
+        return MIX_OK;
+    words = strchr(status->data, '\n');
+    return mix_fail(err, MIX_IO, "worker %u of %u failed: %s", worker, c->options.worker_count,
+                    words ? words + 1 : "");
+}
+
+/*
+ * Ask is_complete() now and then. Any change of any worker's status counts as progress;
+ * each worker must also have shown up, so that none finds the job gone.
+ */
+static enum mix_rc wait_for_all(struct mix_commit *c,
+                                bool (*is_complete)(void *context, const char **missing),
+                                void *context, struct mix_progress *progress,
+                                struct mix_err *err)
+{
+    unsigned n = c->options.worker_count;
+    struct mix_buf *last = NULL, status = MIX_BUF_INIT;
+    const char *missing = "";
+    uint64_t quiet_ms = 0;
+    enum mix_rc rc = mix_new_array(&last, n, sizeof *last, err);
+
+    while (!rc) {
+        unsigned absent = 0, first_absent = 0;
+        bool changed = false, fresh;
+
+        for (unsigned i = 1; i < n && !rc; i++) {
+            if ((rc = check_worker(c, i, &status, &fresh, err)))
+                break;
+            if (!fresh && !absent++)
+                first_absent = i;
+            if (status.len != last[i].len || memcmp(status.data, last[i].data, status.len)) {
+                changed = true;
+                mix_buf_clear(&last[i]);
+                rc = mix_buf_put(&last[i], status.data, status.len, err);
+            }
+        }
+        c->mark += changed; /* so that the others see that somebody gets further */
+        if (rc || (rc = load_journals(c, err)) || (rc = put_status(c, "working", "", err)))
+            break;
+        if (!absent && is_complete(context, &missing))
+            break;
+        quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
+        if (quiet_ms > c->options.wait_ms)
+            rc = absent ? mix_fail(err, MIX_IO, "worker %u of %u has not shown up for %" PRIu64
+                                   " s", first_absent, n, c->options.wait_ms / 1000)
+                        : mix_fail(err, MIX_IO, "no progress for %" PRIu64 " s; %s",
+                                   c->options.wait_ms / 1000, missing);
+        else if (!(rc = mix_cancel_check(err))) {
+            mix_progress_tick(progress);
+            sleep_ms(STATUS_MS);
+        }
+    }
+    for (unsigned i = 0; last && i < n; i++)
+        mix_buf_release(&last[i]);
+    free(last);
+    mix_buf_release(&status);
+    return rc;
+}
+
+/* Until worker 0 has moved the job away: then it has published. */
+static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *progress,
+                                  struct mix_err *err)
+{
+    struct mix_buf status = MIX_BUF_INIT, last = MIX_BUF_INIT;
+    uint64_t quiet_ms = 0;
+    bool fresh;
+    enum mix_rc rc = MIX_OK;
+
+    if ((rc = put_status(c, "waiting", "", err)))
+        return rc;
+    while (!rc && mix_path_exists(c->journal_path)) {
+        /* The job may vanish between any two looks: that is what we wait for. */
+        if ((rc = check_worker(c, 0, &status, &fresh, err))) {
+            if (!mix_path_exists(c->journal_path))
+                rc = MIX_OK;
+            break;
+        }
+        bool changed = status.len != last.len || memcmp(status.data, last.data, status.len);
+
+        quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
+        mix_buf_clear(&last);
+        if ((rc = mix_buf_put(&last, status.data, status.len, err)))
+            break;
+        if (quiet_ms > c->options.wait_ms)
+            rc = mix_fail(err, MIX_IO, "worker 0 of %u shows no progress for %" PRIu64 " s",
+                          c->options.worker_count, c->options.wait_ms / 1000);
+        else if (!(rc = mix_cancel_check(err))) {
+            mix_progress_tick(progress);
+            sleep_ms(STATUS_MS);
+        }
+    }
+    if (!rc && !mix_path_exists(c->dst))
+        rc = mix_fail(err, MIX_IO, "worker 0 of %u has given the job up", c->options.worker_count);
+    mix_buf_release(&status);
+    mix_buf_release(&last);
+    return rc;
+}
+
+enum mix_rc mix_commit_wait(struct mix_commit *c,
+                            bool (*is_complete)(void *context, const char **missing),
+                            void *context, struct mix_progress *progress, struct mix_err *err)
+{
+    const char *missing = "";
+    enum mix_rc rc;
+
+    if ((rc = mix_commit_flush(c, err)))
+        return rc;
+    if (c->options.worker)
+        return wait_for_first(c, progress, err);
+    if (c->options.worker_count > 1)
+        return wait_for_all(c, is_complete, context, progress, err);
+    if ((rc = load_journals(c, err)))
+        return rc;
+    return is_complete(context, &missing)
+               ? MIX_OK
+               : mix_fail(err, MIX_IO, "the journal at %s lost what was noted: %s", c->job,
+                          missing);
+}
+
+static enum mix_rc open_leaves(struct mix_commit *c, unsigned worker, const char *path,
+                               struct mix_err *err)
+{
+    int *grown = realloc(c->leaf_fd, (c->leaf_fd_count + 1) * sizeof *grown);
+    int fd;
+
+    (void)worker;
+    if (!grown)
+        return mix_fail(err, MIX_NO_MEMORY, "out of memory");
+    c->leaf_fd = grown;
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return mix_fail_errno(err, "%s: cannot open", path);
+    c->leaf_fd[c->leaf_fd_count++] = fd;
+    return MIX_OK;
+}
+
+/* Take over the hashes that one worker made: those that are not zero. No hash is zero. */
+static enum mix_rc merge_leaves(int fd, uint64_t offset, size_t bytes, unsigned char *part,
+                                unsigned char *hash, struct mix_err *err)
+{
+    static const unsigned char zero[32];
+    size_t have = 0;
+
+    while (have < bytes) {
+        ssize_t n = pread(fd, part + have, bytes - have, (off_t)(offset + have));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return mix_fail_errno(err, "cannot read leaf hashes");
+        if (n == 0)
+            break; /* the rest was never written */
+        have += (size_t)n;
+    }
+    for (size_t i = 0; i + 32 <= have; i += 32)
+        if (memcmp(part + i, zero, 32))
+            memcpy(hash + i, part + i, 32);
+    return MIX_OK;
+}
+
+enum mix_rc mix_commit_read_leaves(struct mix_commit *c, uint64_t first, size_t count,
+                                   unsigned char *hash, struct mix_err *err)
+{
+    static const unsigned char zero[32];
+    unsigned char *part = NULL;
+    enum mix_rc rc = MIX_OK;
+
+    memset(hash, 0, count * 32);
+    if ((!c->leaf_fd_count && (rc = for_each_worker(c, "digests", open_leaves, err))) ||
+        (rc = mix_new(&part, count * 32, err)))
+        return rc;
+    for (unsigned i = 0; i < c->leaf_fd_count && !rc; i++) {
+        /* Most of a file is a hole when there are many workers: look before reading. */
+        off_t data = lseek(c->leaf_fd[i], (off_t)(first * 32), SEEK_DATA);
+
+        if (data >= 0 && (uint64_t)data >= (first + count) * 32)
+            continue;
+        if (data < 0 && errno == ENXIO)
+            continue;
+        rc = merge_leaves(c->leaf_fd[i], first * 32, count * 32, part, hash, err);
+    }
+    free(part);
+    for (size_t i = 0; i < count && !rc; i++)
+        if (!memcmp(hash + i * 32, zero, 32))
+            rc = mix_fail(err, MIX_IO, "%s: the hash of leaf %" PRIu64 " was lost", c->job,
+                          first + i);
+    return rc;
+}
+
+/* Put the new folder where the old one is, in one step if the file system can. */
+static enum mix_rc replace(struct mix_commit *c, struct mix_err *err)
+{
+    char *old = NULL;
+    enum mix_rc rc;
+
+    if (syscall(SYS_renameat2, AT_FDCWD, c->partial, AT_FDCWD, c->dst, RENAME_EXCHANGE) == 0) {
+        if ((rc = mix_path_remove(c->partial, err)))
+            mix_err_at(err, "the new checkpoint is whole at %s; the old one could not be removed",
+                       c->dst);
+        return rc;
+    }
+    if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+        return mix_fail_errno(err, "%s: cannot exchange with %s", c->partial, c->dst);
+    if ((rc = text(&old, err, "%s.old", c->dst)) || (rc = mix_path_remove(old, err)) ||
+        (rc = mix_path_rename(c->dst, old, err)))
+        goto out;
+    if ((rc = mix_path_rename(c->partial, c->dst, err)))
+        mix_err_at(err, "the old checkpoint is whole at %s, the new one at %s", old, c->partial);
+    else if ((rc = mix_path_remove(old, err)))
+        mix_err_at(err, "the new checkpoint is whole at %s", c->dst);
+out:
+    free(old);
+    return rc;
+}
+
+enum mix_rc mix_commit_publish(struct mix_commit *c, struct mix_err *err)
+{
+    bool there = mix_path_exists(c->dst), empty = true;
+    enum mix_rc rc;
+
+    if ((c->options.sync && (rc = mix_folder_sync_tree(c->partial, err))) ||
+        (there && (rc = mix_folder_is_empty(c->dst, &empty, err))))
+        return rc;
+    if (!empty && !c->options.force)
+        return mix_fail(err, MIX_EXISTS, "%s: has been filled meanwhile; the new checkpoint is "
+                        "kept at %s", c->dst, c->partial);
+    if ((rc = put_inode(c, err)) || (rc = mix_path_remove(c->moved_job, err)) ||
+        (rc = mix_path_rename(c->job, c->moved_job, err)) ||
+        (c->options.sync && (rc = mix_folder_sync(c->partial, err))))
+        return rc;
+    if (there && !empty)
+        rc = replace(c, err);
+    else
+        rc = mix_path_rename(c->partial, c->dst, err);
+    if (rc)
+        return rc;
+    c->published = true;
+    if (c->options.sync && (rc = mix_path_sync_parent(c->dst, err)))
+        return rc;
+    return mix_path_remove(c->moved_job, err);
+}
+
+static bool is_fault_of_input(enum mix_rc rc)
+{
+    return rc == MIX_BAD_FORMAT || rc == MIX_CORRUPT || rc == MIX_TRUNCATED ||
+           rc == MIX_MISMATCH || rc == MIX_OVERLAP || rc == MIX_HOLE || rc == MIX_NOT_FOUND ||
+           rc == MIX_UNSUPPORTED;
+}
+
+void mix_commit_end(struct mix_commit *c, enum mix_rc rc, const struct mix_err *why)
+{
+    struct mix_err ignored;
+
+    if (!c)
+        return;
+    if (rc && why) {
+        mix_commit_flush(c, &ignored); /* what is done need not be done again */
+        put_status(c, "failed", why->text, &ignored);
+    }
+    if (c->journal >= 0)
+        close(c->journal);
+    if (c->digests >= 0)
+        close(c->digests);
+    for (unsigned i = 0; i < c->leaf_fd_count; i++)
+        close(c->leaf_fd[i]);
+    if (why && is_fault_of_input(rc) && c->options.worker == 0 && !c->published)
+        mix_path_remove(c->partial, &ignored);
+    for (unsigned i = 0; c->old_status && i < c->options.worker_count; i++)
+        mix_buf_release(&c->old_status[i]);
+    free(c->old_status);
+    free(c->leaf_fd);
+    records_release(&c->done);
+    records_release(&c->pending);
+    mix_names_release(&c->pending_files);
+    pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->flush_lock);
+    free(c->dst);
+    free(c->partial);
+    free(c->moved_job);
+    free(c->job);
+    free(c->journal_path);
+    free(c->digests_path);
+    free(c);
+}
