@@ -75,8 +75,8 @@ static enum mix_rc files_of_index(struct mix_opening *o, const struct mix_json *
         const char *file = mix_json_string(at);
 
         if (!file || !*file || strchr(file, '/'))
-            return mix_fail(err, MIX_BAD_FORMAT, "weight_map of '%s' names no file in the folder",
-                            mix_json_key(at));
+            return mix_fail(err, MIX_BAD_FORMAT, "weight_map puts '%s' into '%s', which names no "
+                            "file of the folder", mix_json_key(at), file ? file : "?");
         if ((rc = mix_arena_text(&o->ckpt->m.arena, file, strlen(file), &name[kept++], err)))
             return rc;
     }

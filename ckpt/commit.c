@@ -28,12 +28,12 @@
 #endif
 
 enum {
-    NOTE_BYTES = 256 << 20,  /* written and not noted: at most so much is done twice */
     SYNCFS_FILES = 64,       /* more files than this are synced all at once */
     RECORD_HEAD = 16,        /* magic, group, slice, file count: u32 each */
     RECORD_SUM = 24,         /* start, bytes, crc64 */
     RECORD_MAX_FILES = 65536,
     STATUS_MS = 500,
+    NAMED = 20,              /* missing workers that a message names */
 };
 static const uint32_t record_magic = 0x4c53584d; /* "MXSL" */
 
@@ -60,7 +60,8 @@ struct mix_commit {
     pthread_mutex_t lock;            /* of what follows */
     struct records pending;
     struct mix_names pending_files;  /* paths to sync before the pending are noted */
-    uint64_t pending_bytes;
+    enum mix_rc flush_rc;            /* of a flush by the main thread; workers return it */
+    struct mix_err flush_err;
     pthread_mutex_t flush_lock;      /* one thread flushes at a time */
 
     uint64_t mark;                   /* of progress: what it counts is nobody's business */
@@ -597,14 +598,6 @@ static enum mix_rc put_status(struct mix_commit *c, const char *state, const cha
     return rc;
 }
 
-enum mix_rc mix_commit_alive(struct mix_commit *c, uint64_t mark, struct mix_err *err)
-{
-    if (now_ns() - c->status_ns < STATUS_MS * INT64_C(1000000))
-        return MIX_OK;
-    c->mark = mark;
-    return put_status(c, "working", "", err);
-}
-
 /* The status of another worker; empty if it has none. */
 static enum mix_rc get_status(struct mix_commit *c, unsigned worker, struct mix_buf *out,
                               struct mix_err *err)
@@ -719,7 +712,6 @@ enum mix_rc mix_commit_flush(struct mix_commit *c, struct mix_err *err)
     files = c->pending_files;
     c->pending = (struct records){ 0 };
     c->pending_files = (struct mix_names)MIX_NAMES_INIT;
-    c->pending_bytes = 0;
     pthread_mutex_unlock(&c->lock);
 
     if (list.count && !(c->options.sync && (rc = sync_files(c, &files, err))))
@@ -749,17 +741,35 @@ static enum mix_rc add_pending(struct mix_commit *c, size_t group, size_t slice,
 
 enum mix_rc mix_commit_slice(struct mix_commit *c, size_t group, size_t slice,
                              const struct mix_group *files, const struct mix_file_sum *sum,
-                             uint64_t bytes, struct mix_err *err)
+                             struct mix_err *err)
 {
-    bool full;
     enum mix_rc rc;
 
     pthread_mutex_lock(&c->lock);
-    rc = add_pending(c, group, slice, files, sum, err);
-    c->pending_bytes += bytes;
-    full = c->pending_bytes >= NOTE_BYTES;
+    if ((rc = c->flush_rc))
+        *err = c->flush_err;
+    else
+        rc = add_pending(c, group, slice, files, sum, err);
     pthread_mutex_unlock(&c->lock);
-    return rc || !full ? rc : mix_commit_flush(c, err);
+    return rc;
+}
+
+void mix_commit_tend(struct mix_commit *c, uint64_t mark)
+{
+    struct mix_err err = { 0 };
+    enum mix_rc rc = mix_commit_flush(c, &err);
+
+    if (now_ns() - c->status_ns >= STATUS_MS * INT64_C(1000000)) {
+        c->mark = mark;
+        if (!rc)
+            rc = put_status(c, "working", "", &err);
+    }
+    if (!rc)
+        return;
+    pthread_mutex_lock(&c->lock);
+    c->flush_rc = rc;
+    c->flush_err = err;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- the end ---- */
@@ -795,20 +805,23 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
                                 struct mix_err *err)
 {
     unsigned n = c->options.worker_count;
-    struct mix_buf *last = NULL, status = MIX_BUF_INIT;
+    struct mix_buf *last = NULL, status = MIX_BUF_INIT, names = MIX_BUF_INIT;
     const char *missing = "";
     uint64_t quiet_ms = 0;
     enum mix_rc rc = mix_new_array(&last, n, sizeof *last, err);
 
     while (!rc) {
-        unsigned absent = 0, first_absent = 0;
+        unsigned absent = 0;
         bool changed = false, fresh;
+
+        mix_buf_clear(&names);
 
         for (unsigned i = 1; i < n && !rc; i++) {
             if ((rc = check_worker(c, i, &status, &fresh, err)))
                 break;
-            if (!fresh && !absent++)
-                first_absent = i;
+            if (!fresh && absent++ < NAMED &&
+                (rc = mix_buf_putf(&names, err, "%s%u", names.len ? ", " : "", i)))
+                break;
             if (status.len != last[i].len || memcmp(status.data, last[i].data, status.len)) {
                 changed = true;
                 mix_buf_clear(&last[i]);
@@ -822,8 +835,9 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
             break;
         quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
         if (quiet_ms > c->options.wait_ms)
-            rc = absent ? mix_fail(err, MIX_IO, "worker %u of %u has not shown up for %" PRIu64
-                                   " s", first_absent, n, c->options.wait_ms / 1000)
+            rc = absent ? mix_fail(err, MIX_IO, "of %u workers, %u have not shown up for %" PRIu64
+                                   " s: %s%s", n, absent, c->options.wait_ms / 1000, names.data,
+                                   absent > NAMED ? ", ..." : "")
                         : mix_fail(err, MIX_IO, "no progress for %" PRIu64 " s; %s",
                                    c->options.wait_ms / 1000, missing);
         else if (!(rc = mix_cancel_check(err))) {
@@ -835,6 +849,7 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
         mix_buf_release(&last[i]);
     free(last);
     mix_buf_release(&status);
+    mix_buf_release(&names);
     return rc;
 }
 

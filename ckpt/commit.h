@@ -63,15 +63,16 @@ bool mix_commit_is_resumed(const struct mix_commit *commit);
 enum mix_rc mix_commit_leaves(struct mix_commit *commit, uint64_t first,
                               const unsigned char *hash, size_t count, struct mix_err *err);
 
-/* A slice is written. It is made durable and noted in the journal, sooner or later. */
+/* A slice is written: mix_commit_tend() will make it durable and note it in the journal. */
 enum mix_rc mix_commit_slice(struct mix_commit *commit, size_t group, size_t slice,
                              const struct mix_group *files, const struct mix_file_sum *sum,
-                             uint64_t bytes, struct mix_err *err);
+                             struct mix_err *err);
 /*
- * Called now and then by the main thread, so that the other workers see how far this one
- * is: `mark` is any number that grows.
+ * Called now and then by the main thread: notes what is written, so that threads never
+ * wait for the disk, and shows the other workers how far this one is (`mark` is any
+ * number that grows). A failure is returned by the next mix_commit_slice() or _flush().
  */
-enum mix_rc mix_commit_alive(struct mix_commit *commit, uint64_t mark, struct mix_err *err);
+void mix_commit_tend(struct mix_commit *commit, uint64_t mark);
 
 /* Note all that is not noted yet. */
 enum mix_rc mix_commit_flush(struct mix_commit *commit, struct mix_err *err);

@@ -10,7 +10,7 @@ static void print_json(const struct mix_target *t, const struct mix_mesh *mesh, 
 
     cli_json_begin_object(&json, NULL);
     cli_json_u64(&json, "files", t->m.file_count);
-    cli_json_u64(&json, "bytes_read", t->bytes);
+    cli_json_u64(&json, "bytes_read", t->bytes + t->tail_bytes);
     cli_json_u64(&json, "bytes_written", t->bytes);
     cli_json_u64(&json, "peak_memory_bytes", memory);
     cli_json_u64(&json, "pieces", t->m.piece_count);
@@ -51,7 +51,8 @@ static void print_text(const struct mix_target *t, const struct mix_mesh *mesh, 
     printf("tensors        %s\n", cli_count_text(t->m.tensor_count, a));
     printf("files          %s\n", cli_count_text(t->m.file_count, a));
     printf("pieces         %s\n", cli_count_text(t->m.piece_count, a));
-    printf("read, written  %s\n", cli_bytes_text(t->bytes, a));
+    printf("read           %s\n", cli_bytes_text(t->bytes + t->tail_bytes, a));
+    printf("written        %s\n", cli_bytes_text(t->bytes, a));
     printf("peak memory    %s\n", cli_bytes_text(memory, a));
     if (least == most)
         printf("a rank holds   %s\n", cli_bytes_text(most, a));

@@ -205,10 +205,7 @@ static enum mix_rc write_bytes(void *context, const struct mix_group *group, uin
     const struct mix_group_file *f = &group->file[file];
     enum mix_rc rc = mix_file_write(f->fd, f->name, offset, data, len, err);
 
-    if (rc)
-        return mix_err_at(err, "%s.partial", run->job->dst);
-    atomic_fetch_add(&run->bytes_written, len);
-    return MIX_OK;
+    return rc ? mix_err_at(err, "%s.partial", run->job->dst) : MIX_OK;
 }
 
 /* A leaf of the source is not what its manifest promises: say which file is to blame. */
@@ -316,7 +313,6 @@ static enum mix_rc create_file(struct run *run, struct mix_group_file *f, struct
         (rc = mix_file_write(f->fd, path.data, 0, f->header.data, f->header.len, err)) ||
         (rc = mix_file_resize(f->fd, path.data, f->bytes, err)))
         goto out;
-    atomic_fetch_add(&run->bytes_written, f->header.len);
 out:
     mix_buf_release(&path);
     return rc;
@@ -356,8 +352,8 @@ static enum mix_rc slice_end(void *context, struct mix_walk_thread *thread, size
     for (size_t i = 0; run->job->sync && i < group->file_count; i++)
         sync_file_range(group->file[i].fd, (off_t)sum[i].start, (off_t)sum[i].bytes,
                         SYNC_FILE_RANGE_WRITE);
-    return mix_commit_slice(run->commit, g, slice, group, sum,
-                            mix_group_slice_bytes(group, slice), err);
+    atomic_fetch_add(&run->bytes_written, mix_group_slice_bytes(group, slice));
+    return mix_commit_slice(run->commit, g, slice, group, sum, err);
 }
 
 static enum mix_rc group_end(void *context, struct mix_walk_thread *thread, size_t g,
@@ -540,7 +536,6 @@ static enum mix_rc side_put(struct side_writer *w, const void *data, size_t len,
 
     mix_sha256_put(&w->sha, data, len);
     w->at += len;
-    atomic_fetch_add(&w->run->bytes_written, len);
     return rc;
 }
 
@@ -883,7 +878,6 @@ static enum mix_rc put_manifest(struct run *run, struct mix_err *err)
     if (!(rc = mix_manifest_emit(m, &text, err)) &&
         !(rc = mix_commit_path(run->commit, "mixckpt.json", &path, err)))
         rc = mix_file_put(path.data, text.data, text.len, job->sync, err);
-    atomic_fetch_add(&run->bytes_written, text.len);
     mix_buf_release(&text);
     mix_buf_release(&path);
     return rc;
@@ -946,13 +940,12 @@ struct ticker {
     void *context;
 };
 
-/* The progress is somebody's to show; ours is to let the other workers know we live. */
+/* The progress is somebody's to show; ours is to note what is done. */
 static void tick(void *context)
 {
     struct ticker *t = context;
-    struct mix_err ignored;
 
-    mix_commit_alive(t->run->commit, atomic_load(&t->run->bytes_written), &ignored);
+    mix_commit_tend(t->run->commit, atomic_load(&t->run->bytes_written));
     if (t->tick)
         t->tick(t->context);
 }
@@ -1024,20 +1017,16 @@ enum mix_rc mix_job_run(const struct mix_job *job, struct mix_job_result *result
         return rc;
     if ((rc = begin(&run, err)))
         goto out;
-    if (job->progress) {
-        ticker.tick = job->progress->tick;
-        ticker.context = job->progress->context;
-        job->progress->tick = tick;
-        job->progress->context = &ticker;
-    }
+    ticker.tick = job->progress->tick;
+    ticker.context = job->progress->context;
+    job->progress->tick = tick;
+    job->progress->context = &ticker;
     rc = run_all(&run, err);
     if (rc && job->worker_count > 1)
         mix_err_at(err, "worker %u of %u", job->worker, job->worker_count);
     mix_commit_end(run.commit, rc, err);
-    if (job->progress) {
-        job->progress->tick = ticker.tick;
-        job->progress->context = ticker.context;
-    }
+    job->progress->tick = ticker.tick;
+    job->progress->context = ticker.context;
     result->tensors = run.target.m.tensor_count;
     result->files = run.target.m.file_count;
     result->bytes_read = run.bytes_read;

@@ -30,10 +30,11 @@ struct mix_job {
     bool force, sync;
     unsigned worker, worker_count;
     uint64_t wait_ms;
-    struct mix_progress *progress; /* may be NULL */
+    struct mix_progress *progress; /* fed, and its tick called while the job runs */
 };
 
 struct mix_job_result {
+    /* Bytes are those of tensors: headers and the files beside them are not counted. */
     uint64_t tensors, files, bytes_read, bytes_written, bytes_resumed;
     double seconds;
     struct mix_digests digests;  /* worker 0 */

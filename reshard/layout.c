@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "ckpt/base/bytes.h"
+#include "ckpt/digest_tree.h"
 #include "ckpt/names/families.h"
 #include "reshard/target.h"
 
@@ -155,12 +156,25 @@ static void piece_at(const struct placing *p, const struct mix_cut *cut, uint64_
     *tp = p->tp == MIX_TP_COLUMNS ? j : outer;
 }
 
-static void count_pieces(const struct mix_target *target, struct layout *l)
+/* What must be read behind row part i, so that the leaf which begins in it is whole. */
+static uint64_t tail_bytes(const struct mix_ckpt_tensor *t, uint64_t i)
+{
+    uint64_t row_begin, row_end, begin, end, leaf;
+
+    mix_cut_rows(&t->cut, i, &row_begin, &row_end);
+    begin = row_begin * t->cut.row_bytes;
+    end = row_end * t->cut.row_bytes;
+    leaf = end - end % MIX_LEAF_BYTES;
+    return leaf < begin || leaf == end ? 0 : mix_min(leaf + MIX_LEAF_BYTES, t->bytes) - end;
+}
+
+static void count_pieces(struct mix_target *target, struct layout *l)
 {
     for (size_t t = 0; t < target->m.tensor_count; t++) {
         const struct mix_cut *c = &target->m.tensor[t].cut;
 
         for (uint64_t i = 0; i < c->row_parts; i++) {
+            target->tail_bytes += tail_bytes(&target->m.tensor[t], i);
             for (uint64_t j = 0; j < c->column_parts; j++) {
                 uint64_t hsd, tp;
                 struct layout_file *f;

@@ -24,6 +24,7 @@ struct mix_target {
     size_t group_count;
     uint64_t *group_bytes;        /* of its items */
     uint64_t bytes;               /* of all tensors */
+    uint64_t tail_bytes;          /* read once more, for leaves that end in another piece */
     const char *remade;           /* hf: why the files are not those that came in, or NULL */
 
     enum mix_rc (*build)(const struct mix_target *target, size_t g, struct mix_group *group,

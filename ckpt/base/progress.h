@@ -24,7 +24,7 @@ void mix_progress_done(struct mix_progress *progress, uint64_t bytes);
 void mix_progress_resumed(struct mix_progress *progress, uint64_t bytes); /* done earlier */
 
 /* Call tick: from the main thread only, about every MIX_PROGRESS_TICK_MS. */
-enum { MIX_PROGRESS_TICK_MS = 200 };
+enum { MIX_PROGRESS_TICK_MS = 50 };
 void mix_progress_tick(struct mix_progress *progress);
 
 #endif

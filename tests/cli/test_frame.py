@@ -49,7 +49,7 @@ class Help(unittest.TestCase):
                 examples = done.stdout.split("\nexamples:\n")[1].splitlines()
                 self.assertGreaterEqual(len(examples), 2)
                 for example in examples:
-                    self.assertTrue(example.startswith(f"  mixckpt {name}"), example)
+                    self.assertRegex(example, f"^  (mpirun .*|srun .*)?mixckpt {name}")
                 text = done.stdout.split("\nexamples:\n")[0]
                 self.assertLessEqual(max(map(len, text.splitlines())), 80, text)
 

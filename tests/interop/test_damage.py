@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import h5py
 from make_model import make_model
-from program import LEAF_BYTES, REFERENCE, ProgramTest, files_of, flip_byte
+from program import LEAF_BYTES, REFERENCE, ProgramTest, files_of, flip_byte, real_name
 
 
 def piece_places(path):
     """{dataset or header name: (offset in the file, bytes)} of a shard file."""
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            return {d.attrs.get("name", n): (d.id.get_offset(), d.id.get_storage_size())
+            return {real_name(d, n): (d.id.get_offset(), d.id.get_storage_size())
                     for n, d in file.items()}
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

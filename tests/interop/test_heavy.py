@@ -13,6 +13,7 @@ from program import REFERENCE, ProgramTest
 try:
     import torch
     import torch.distributed.checkpoint as dcp
+    from safetensors.torch import load_file
     from torch.distributed.checkpoint import HuggingFaceStorageReader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 except ImportError as error:
@@ -23,8 +24,9 @@ NAMES = ("tiny-mixtral", "tiny-mixtral-tied")
 
 
 def load_model(folder):
-    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype="auto",
-                                                         output_loading_info=True)
+    # "eager": the grouped kernel refuses rows that are no multiple of 16 bytes.
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", output_loading_info=True, experts_implementation="eager")
     return model.eval(), report
 
 
@@ -76,7 +78,6 @@ class Heavy(ProgramTest):
             self.assertTrue(torch.equal(state[name], value), name)
 
     def test_dcp_loads_the_shards(self):
-        from safetensors.torch import load_file
         for name in NAMES:
             for mesh in ((2, 4, 2), (4, 3, 1), (1, 1, 1)):
                 with self.subTest(name=name, mesh=mesh):
@@ -87,7 +88,6 @@ class Heavy(ProgramTest):
                     self.load_with_dcp(ckpt / "model", expected)
 
     def test_dcp_loads_optimizer_state(self):
-        from safetensors.torch import load_file
         ckpt, expected = self.tmp / "ckpt", {}
         config = REFERENCE / NAMES[0] / "config.json"
         self.run_program("init", config, self.tmp / "whole", "--to", "mixckpt", "--optimizer",

@@ -131,7 +131,8 @@ class Refusals(ProgramTest):
                 (index, lambda b: b[:-20], index),
                 (index, lambda b: b.replace(b"00005-of-00005", b"00006-of-00005"),
                  "model-00006-of-00005.safetensors"),
-                (index, lambda b: b.replace(b'"model-00005-of', b'"../model-00005-of', 1), "../"),
+                (index, lambda b: b.replace(b'"model-00005-of', b'"../model-00005-of', 1),
+                 "weight_map"),
                 (index, lambda b: b.replace(b'"model.norm.weight"', b'"model.norm.wait"'),
                  "model.norm.w"),
                 (first, lambda b: b[:7], first), (first, lambda b: b[:100], first),
@@ -160,7 +161,6 @@ class Refusals(ProgramTest):
 
     def test_a_destination_that_cannot_be_made(self):
         self.refuse(3, "convert", SRC, "/proc/nowhere/dst", *MIXCKPT, words=("/proc/nowhere",))
-        self.refuse(3, "convert", SRC, self.tmp / "no" / "such" / "dst", *MIXCKPT)
 
     def test_a_file_size_limit_is_an_error_not_a_death(self):
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))

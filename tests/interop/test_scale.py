@@ -1,7 +1,6 @@
 """Models of the published sizes, as sparse files: memory, time, and that nothing is quadratic.
 
-Standard library only; numpy must not be imported, because what this process occupies
-counts in what is measured (see program.py).
+Standard library only.
 """
 import hashlib
 import json
@@ -14,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from make_many import make_many
 from make_sparse import CONFIG_8X7B, CONFIG_8X22B, make_sparse
-from program import REFERENCE, ProgramTest, Run
+from program import REFERENCE, ProgramTest, run_measured
 
 MEMORY_BOUND = 256 << 20
 
@@ -23,7 +22,7 @@ class Scale(ProgramTest):
     def bounded(self, *args):
         """Run with --json; the document, and the seconds that it took."""
         began = time.monotonic()
-        run = Run([*args, "--json"]).wait()
+        run = run_measured([*args, "--json"])
         seconds = time.monotonic() - began
         self.assertEqual(run.code, 0, run)
         self.assertLessEqual(run.peak_bytes, MEMORY_BOUND, run)
@@ -89,8 +88,8 @@ class Scale(ProgramTest):
         """--memory bounds the buffers, and 64 MiB beside them are for everything else."""
         folder = self.tmp / "many"
         make_many(folder, 20000)
-        run = Run(["convert", folder, self.tmp / "dst", "--to", "mixckpt", "--ep", 1, "--hsd", 4,
-                   "--memory", "64MiB"]).wait()
+        run = run_measured(["convert", folder, self.tmp / "dst", "--to", "mixckpt", "--ep", 1,
+                            "--hsd", 4, "--memory", "64MiB"])
         self.assertEqual(run.code, 0, run)
         self.assertLessEqual(run.peak_bytes, 128 << 20)
 

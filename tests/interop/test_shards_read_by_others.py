@@ -13,7 +13,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 from make_model import EXTRA_ENTRIES, make_model
-from program import REFERENCE, ProgramTest, files_of
+from program import REFERENCE, ProgramTest, files_of, real_name
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -58,7 +58,7 @@ class ShardsReadByOthers(ProgramTest):
                 self.convert(src, ckpt, 2, 3, 2)
                 for name, tensor, box in self.pieces(ckpt):
                     with h5py.File(ckpt / name) as file:
-                        datasets = {d.attrs.get("name", n): d for n, d in file.items()}
+                        datasets = {real_name(d, n): d for n, d in file.items()}
                         self.assertIn(tensor["name"], datasets)
                         dataset = datasets[tensor["name"]]
                         self.assertEqual(dataset.chunks, None)
@@ -83,7 +83,7 @@ class ShardsReadByOthers(ProgramTest):
         for name in files_of(ckpt):
             if name.endswith(".h5"):
                 with h5py.File(ckpt / name) as file:
-                    found = [d.attrs.get("name", n) for n, d in file.items()]
+                    found = [real_name(d, n) for n, d in file.items()]
                 self.assertEqual(sorted(found), sorted(expected.pop(name)))
         self.assertEqual(expected, {})
 

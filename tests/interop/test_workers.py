@@ -88,7 +88,8 @@ class Workers(ProgramTest):
         self.assertFalse(runs[1].ended(), "the model is too small to kill a worker half-way")
         runs[1].process.send_signal(SIGKILL)
         first, killed, third = [r.wait() for r in runs]
-        self.assertEqual((first.code, killed.code, third.code), (3, -SIGKILL, 0), first)
+        self.assertEqual((first.code, killed.code), (3, -SIGKILL), first)
+        self.assertIn(third.code, (0, 3), third)  # its share is done, but not the job
         self.assertRegex(first.err, r"worker.*\b1\b")
         self.assertFalse(dst.exists())
         self.run_workers(3, *how)

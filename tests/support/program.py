@@ -3,6 +3,7 @@
 The program is named by the environment variable MIXCKPT. Every test gets a folder of
 its own, self.tmp, that is gone afterwards.
 """
+import filecmp
 import json
 import os
 import shutil
@@ -27,24 +28,30 @@ def program():
     return os.path.abspath(path)
 
 
-class Run:
-    """One run: exit code (negative for a signal), both outputs, and its peak memory."""
+# Runs a program and says its peak memory. Linux counts what a process had before exec
+# too, so the one that starts the program must be small, which a test may not be.
+MEASURE = """
+import os, sys
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    file.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
 
-    def __init__(self, args, **how):
+
+class Run:
+    """One run: exit code (negative for a signal) and both outputs."""
+
+    def __init__(self, args, before=(), **how):
         self.args = [str(a) for a in args]
         self.files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
-        self.process = subprocess.Popen([program(), *self.args], stdin=subprocess.DEVNULL,
-                                        stdout=self.files[0], stderr=self.files[1], **how)
+        self.process = subprocess.Popen([*before, program(), *self.args],
+                                        stdin=subprocess.DEVNULL, stdout=self.files[0],
+                                        stderr=self.files[1], **how)
 
     def wait(self):
-        """
-        wait4() instead of Popen's own, for the peak memory. Linux counts what the child
-        had before exec too, so the measuring process itself must be smaller than the bound.
-        """
-        _, status, usage = os.wait4(self.process.pid, 0)
-        self.code = self.process.returncode = os.waitstatus_to_exitcode(status)
-        self.peak_bytes = usage.ru_maxrss * 1024
-        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.code = self.process.wait()
         for name, file in zip(("out", "err"), self.files):
             file.seek(0)
             setattr(self, name, file.read().decode("utf-8", "replace"))
@@ -67,6 +74,14 @@ class Run:
                 f"stdout: {self.out[-2000:]}\nstderr: {self.err[-2000:]}")
 
 
+def run_measured(args):
+    """A run that has ended, with peak_bytes: the largest resident size of the program."""
+    with tempfile.NamedTemporaryFile("r") as peak:
+        run = Run(args, before=[sys.executable, "-I", "-S", "-c", MEASURE, peak.name]).wait()
+        run.peak_bytes = int(peak.read()) * 1024
+    return run
+
+
 def files_of(folder):
     """Every file below folder, as paths relative to it."""
     folder = Path(folder)
@@ -77,6 +92,12 @@ def witness(folder):
     """The digest lines of a Hugging Face folder, by docs/mixckpt_digest.py."""
     return subprocess.run([sys.executable, WITNESS, folder], check=True,
                           stdout=subprocess.PIPE).stdout.decode()
+
+
+def real_name(dataset, key):
+    """The tensor that an HDF5 dataset is of: its attribute, else what it is called."""
+    name = dataset.attrs.get("name", key)
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def flip_byte(path, at):
@@ -107,6 +128,12 @@ class ProgramTest(unittest.TestCase):
         except ValueError as error:
             self.fail(f"{error}\n{run}")
 
+    def need_option(self, command, option):
+        """Skip, and say so, where the program under test does not offer an option."""
+        if option not in self.run_program(command, "--help").out:
+            print(f"SKIPPED: {self.id()}: {command} has no {option}", file=sys.stderr)
+            self.skipTest(f"{command} has no {option}")
+
     def convert(self, src, dst, ep=1, hsd=1, tp=1, *more):
         return self.run_json("convert", src, dst, "--to", "mixckpt", "--ep", ep, "--hsd", hsd,
                              "--tp", tp, *more)
@@ -130,7 +157,7 @@ class ProgramTest(unittest.TestCase):
         """The same files with the same bytes."""
         self.assertEqual(files_of(a), files_of(b))
         for name in files_of(a):
-            if (Path(a) / name).read_bytes() != (Path(b) / name).read_bytes():
+            if not filecmp.cmp(Path(a) / name, Path(b) / name, shallow=False):
                 self.fail(f"{name} differs between {a} and {b}")
 
     def interrupt_after(self, byte_count, number, *args, **how):
