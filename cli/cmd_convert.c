@@ -34,6 +34,7 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
         OPT_SIZE(0, "max-shard-size", &o.max_shard_bytes, 1, "with --to hf: cut new weight files "
                  "of at most this size, instead of giving back those that came in (default "
                  "50GB when new ones must be cut)"),
+        CLI_OPTS_DTYPE(o),
         OPT_FLAG(0, "weights-only", &o.weights_only, "leave optimizer state out"),
         CLI_OPTS_WRITE(o),
         OPT_DONE,

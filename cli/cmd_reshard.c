@@ -11,6 +11,7 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
         OPT_ARG("dst", &dst, "the folder to make"),
         CLI_OPTS_DEGREES(o),
         CLI_OPTS_CONTAINER(o, "what shards are (default: as in <src>)"),
+        CLI_OPTS_DTYPE(o),
         OPT_FLAG(0, "weights-only", &o.weights_only, "leave optimizer state out"),
         CLI_OPTS_WRITE(o),
         OPT_DONE,

@@ -39,6 +39,7 @@ enum mix_rc cli_job_fill(const struct cli_job *o, struct mix_job *job, struct mi
     job->container = o->container && !strcmp(o->container, "safetensors") ? MIX_SAFETENSORS
                                                                           : MIX_HDF5;
     job->weights_only = o->weights_only;
+    job->has_dtype = o->dtype && mix_dtype_find(o->dtype, &job->dtype);
     job->max_shard_bytes = o->max_shard_bytes;
     job->jobs = (unsigned)o->jobs;
     job->memory = o->memory;
@@ -99,7 +100,7 @@ static void print_text(const struct mix_job *job, const struct mix_job_result *r
         printf("%s  optimizer\n", r->digests.optimizer);
 }
 
-int cli_job_run(const char *title, struct mix_job *job, const struct mix_texts *warnings,
+int cli_job_run(const char *title, struct mix_job *job, struct mix_texts *warnings,
                 const struct cli_common *common)
 {
     struct mix_progress progress = MIX_PROGRESS_INIT;
@@ -117,6 +118,13 @@ int cli_job_run(const char *title, struct mix_job *job, const struct mix_texts *
     if (*result.remade && job->ckpt && job->worker == 0)
         cli_note(common, "the weight files are newly cut, not those that came in: %s",
                  result.remade);
+    if (result.overflowed) {
+        cli_warn(common, "%llu values were too large for %s and became Inf",
+                 (unsigned long long)result.overflowed, mix_dtype_name(job->dtype));
+        if (mix_texts_add(warnings, &err, "%llu values were too large for %s and became Inf",
+                          (unsigned long long)result.overflowed, mix_dtype_name(job->dtype)))
+            return cli_failed(common, &err);
+    }
     if (common->json)
         print_json(job, &result, warnings);
     else

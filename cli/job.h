@@ -20,6 +20,7 @@ struct cli_job {
     uint64_t ep, hsd, tp;      /* 0: not given */
     const char *container;     /* NULL: not given */
     const char *compress;      /* NULL: not given */
+    const char *dtype;         /* NULL: not given */
     uint64_t max_shard_bytes;  /* 0: not given */
     int jobs;
     uint64_t memory;
@@ -43,6 +44,11 @@ struct cli_job {
     OPT_CHOICE(0, "container", &(job).container, "hdf5|safetensors", words), \
     OPT_CHOICE(0, "compress", &(job).compress, "none", "how pieces are stored; none is what " \
                "this version knows")
+
+#define CLI_OPTS_DTYPE(job) \
+    OPT_CHOICE(0, "dtype", &(job).dtype, "BF16|F16|F32", "change the weights of these three " \
+               "types to one of them, rounding to nearest even (from @master where there is one); " \
+               "config.json is changed to match")
 
 #define CLI_OPTS_RESOURCES(job) \
     OPT_INT('j', "jobs", &(job).jobs, 1, "threads (default: one a core, at most 8)"), \
@@ -68,8 +74,9 @@ enum mix_rc cli_open_source(const char *url, const struct cli_common *common,
 enum mix_rc cli_job_fill(const struct cli_job *options, struct mix_job *job,
                          struct mix_err *err);
 
-/* Run the job under a progress bar and report it. Returns the exit code. */
-int cli_job_run(const char *title, struct mix_job *job, const struct mix_texts *warnings,
+/* Run the job under a progress bar and report it; `warnings` may grow, and may be NULL for
+   a job that changes no dtype. Returns the exit code. */
+int cli_job_run(const char *title, struct mix_job *job, struct mix_texts *warnings,
                 const struct cli_common *common);
 
 /* The texts as a JSON list. */

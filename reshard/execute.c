@@ -25,9 +25,13 @@
 #include "ckpt/format/safetensors.h"
 #include "ckpt/store/store.h"
 #include "ckpt/walk.h"
+#include "reshard/change_dtype.h"
 #include "reshard/random_source.h"
 
 static const char index_name[] = "model.safetensors.index.json";
+
+/* What a thread needs at most to change a block's dtype: twice a block, and two leaves. */
+enum { CHANGE_BYTES = 2 * MIX_SHA256_BATCH * MIX_LEAF_BYTES + 2 * MIX_LEAF_BYTES };
 
 struct run {
     const struct mix_job *job;
@@ -35,7 +39,7 @@ struct run {
     uint32_t *source_tensor;      /* tensor of the target -> tensor of the source */
     struct mix_commit *commit;
     struct mix_job_result *result;
-    _Atomic uint64_t bytes_read, bytes_written, bytes_resumed;
+    _Atomic uint64_t bytes_read, bytes_written, bytes_resumed, overflowed;
 
     /* Worker 0, for the end: */
     uint32_t *slice_count, *file_count; /* of each group */
@@ -75,7 +79,8 @@ enum mix_rc mix_job_target(const struct mix_job *job, struct mix_target *target,
                         (job->to_hf && !(job->ckpt && origin_has_state(job->ckpt)));
     enum mix_rc rc;
 
-    if (!(rc = mix_target_take(target, source_list(job), weights_only, err)))
+    if (!(rc = mix_target_take(target, source_list(job), weights_only, err)) &&
+        !(job->has_dtype && (rc = mix_target_change_dtype(target, job->dtype, err))))
         rc = job->to_hf ? mix_target_hf(target, job->ckpt ? job->ckpt->origin : NULL,
                                         job->ckpt ? job->ckpt->origin_count : 0,
                                         job->max_shard_bytes, err)
@@ -91,7 +96,8 @@ static uint64_t thread_memory(const struct mix_job *job, const struct mix_target
     uint64_t files = job->to_hf ? 1 : job->mesh.tp;
     uint64_t tensors = target->m.tensor_count;
 
-    return mix_stream_memory(files) + (512 << 10) + tensors * 1024;
+    return mix_stream_memory(files) + (512 << 10) + tensors * 1024 +
+           (job->has_dtype ? CHANGE_BYTES : 0);
 }
 
 static uint64_t metadata_memory(const struct mix_target *target)
@@ -163,6 +169,9 @@ static enum mix_rc identity(const struct mix_job *job, struct mix_buf *out, stru
                                  PRIu64 "\n", mix_container_name(job->container), job->mesh.ep,
                                  job->mesh.hsd, job->mesh.tp)))
         return rc;
+    if (job->has_dtype &&
+        (rc = mix_buf_putf(out, err, "dtype %s\n", mix_dtype_name(job->dtype))))
+        return rc;
     if (!job->ckpt) {
         mix_sha256(job->random->config, job->random->config_len, sha);
         mix_hex(sha, 32, hex);
@@ -181,32 +190,8 @@ static enum mix_rc identity(const struct mix_job *job, struct mix_buf *out, stru
 struct thread {
     struct run *run;
     struct mix_reader reader;
+    unsigned char *change; /* bytes of the source whose dtype is changed */
 };
-
-static enum mix_rc read_source(void *context, uint32_t tensor, uint64_t begin, uint64_t end,
-                               void *buf, struct mix_err *err)
-{
-    struct thread *t = context;
-    struct run *run = t->run;
-    uint32_t source = run->source_tensor[tensor];
-
-    if (run->job->ckpt)
-        return mix_reader_read(&t->reader, &run->job->ckpt->m.tensor[source], begin, end, buf,
-                               err);
-    mix_random_read(run->job->random, source, begin, end, buf);
-    return MIX_OK;
-}
-
-static enum mix_rc write_bytes(void *context, const struct mix_group *group, uint32_t file,
-                               uint64_t offset, const void *data, size_t len,
-                               struct mix_err *err)
-{
-    struct run *run = ((struct thread *)context)->run;
-    const struct mix_group_file *f = &group->file[file];
-    enum mix_rc rc = mix_file_write(f->fd, f->name, offset, data, len, err);
-
-    return rc ? mix_err_at(err, "%s.partial", run->job->dst) : MIX_OK;
-}
 
 /* A leaf of the source is not what its manifest promises: say which file is to blame. */
 static enum mix_rc wrong_leaf(struct thread *t, const struct mix_ckpt_tensor *source,
@@ -248,17 +233,104 @@ static enum mix_rc compare_leaves(struct thread *t, const struct mix_ckpt_tensor
     return MIX_OK;
 }
 
+/* Bytes [begin, end) of a source tensor, with the leaves around them checked. */
+static enum mix_rc read_checked(struct thread *t, const struct mix_ckpt_tensor *source,
+                                uint64_t begin, uint64_t end, const unsigned char **data,
+                                struct mix_err *err)
+{
+    const struct mix_checkpoint *ckpt = t->run->job->ckpt;
+    uint64_t from = begin - begin % MIX_LEAF_BYTES;
+    uint64_t to = mix_min(mix_div_up(end, MIX_LEAF_BYTES) * MIX_LEAF_BYTES, source->bytes);
+    struct mix_sha256_job job[2 * MIX_SHA256_BATCH + 2];
+    unsigned char hash[2 * MIX_SHA256_BATCH + 2][32];
+    size_t leaves = 0;
+    enum mix_rc rc;
+
+    if (ckpt->form != MIX_FORM_MIXCKPT) {
+        from = begin;
+        to = end;
+    }
+    if ((!t->change && (rc = mix_new(&t->change, CHANGE_BYTES, err))) ||
+        (rc = mix_reader_read(&t->reader, source, from, to, t->change, err)))
+        return rc;
+    *data = t->change + (begin - from);
+    if (ckpt->form != MIX_FORM_MIXCKPT)
+        return MIX_OK;
+    for (uint64_t at = from; at < to; at += MIX_LEAF_BYTES, leaves++)
+        job[leaves] = (struct mix_sha256_job){ t->change + (at - from),
+                                               mix_min(MIX_LEAF_BYTES, to - at), hash[leaves] };
+    mix_sha256_prefixed(0x00, job, leaves);
+    return compare_leaves(t, source, from / MIX_LEAF_BYTES, hash[0], leaves, err);
+}
+
+static enum mix_rc read_changed(struct thread *t, const struct mix_ckpt_tensor *target,
+                                const struct mix_ckpt_tensor *source, uint64_t begin,
+                                uint64_t end, void *buf, struct mix_err *err)
+{
+    unsigned width = mix_dtype_bits(target->dtype) / 8;
+    unsigned source_width = mix_dtype_bits(source->dtype) / 8;
+    size_t count = (size_t)((end - begin) / width);
+    const unsigned char *data;
+    enum mix_rc rc;
+
+    if ((rc = read_checked(t, source, begin / width * source_width, end / width * source_width,
+                           &data, err)))
+        return rc;
+    atomic_fetch_add(&t->run->overflowed,
+                     mix_dtype_change(source->dtype, data, target->dtype, buf, count));
+    return MIX_OK;
+}
+
+static enum mix_rc read_source(void *context, uint32_t tensor, uint64_t begin, uint64_t end,
+                               void *buf, struct mix_err *err)
+{
+    struct thread *t = context;
+    struct run *run = t->run;
+    const struct mix_job *job = run->job;
+    const struct mix_ckpt_tensor *target = &run->target.m.tensor[tensor], *source;
+
+    if (!job->ckpt) {
+        mix_random_read(job->random, run->source_tensor[tensor], begin, end, buf);
+        return MIX_OK;
+    }
+    source = &job->ckpt->m.tensor[run->source_tensor[tensor]];
+    return source->dtype == target->dtype
+               ? mix_reader_read(&t->reader, source, begin, end, buf, err)
+               : read_changed(t, target, source, begin, end, buf, err);
+}
+
+static enum mix_rc write_bytes(void *context, const struct mix_group *group, uint32_t file,
+                               uint64_t offset, const void *data, size_t len,
+                               struct mix_err *err)
+{
+    struct run *run = ((struct thread *)context)->run;
+    const struct mix_group_file *f = &group->file[file];
+    enum mix_rc rc = mix_file_write(f->fd, f->name, offset, data, len, err);
+
+    return rc ? mix_err_at(err, "%s.partial", run->job->dst) : MIX_OK;
+}
+
+/* The tensor of the source whose leaves are those of a target's tensor, if it says them. */
+static const struct mix_ckpt_tensor *said_by_source(const struct run *run, size_t tensor)
+{
+    const struct mix_checkpoint *ckpt = run->job->ckpt;
+    const struct mix_ckpt_tensor *source;
+
+    if (!ckpt || ckpt->form != MIX_FORM_MIXCKPT)
+        return NULL;
+    source = &ckpt->m.tensor[run->source_tensor[tensor]];
+    return source->dtype == run->target.m.tensor[tensor].dtype ? source : NULL;
+}
+
 static enum mix_rc take_leaves(void *context, uint32_t tensor, uint64_t first,
                                const unsigned char *hash, size_t count, struct mix_err *err)
 {
     struct thread *t = context;
     struct run *run = t->run;
-    const struct mix_checkpoint *ckpt = run->job->ckpt;
+    const struct mix_ckpt_tensor *source = said_by_source(run, tensor);
     enum mix_rc rc;
 
-    if (ckpt && ckpt->form == MIX_FORM_MIXCKPT &&
-        (rc = compare_leaves(t, &ckpt->m.tensor[run->source_tensor[tensor]], first, hash, count,
-                             err)))
+    if (source && (rc = compare_leaves(t, source, first, hash, count, err)))
         return rc;
     return mix_commit_leaves(run->commit, run->target.m.tensor[tensor].first_leaf + first, hash,
                              count, err);
@@ -291,6 +363,7 @@ static void thread_end(void *context, struct mix_walk_thread *thread)
 
     atomic_fetch_add(&run->bytes_read, t->reader.bytes_read);
     mix_reader_release(&t->reader);
+    free(t->change);
     free(t);
 }
 
@@ -601,15 +674,12 @@ static enum mix_rc make_digests(struct run *run, struct side_writer *w, struct m
 /* Leaves that agree with mixckpt.digests must also agree with the digest in the manifest. */
 static enum mix_rc compare_digests(struct run *run, struct mix_err *err)
 {
-    const struct mix_checkpoint *ckpt = run->job->ckpt;
     const struct mix_manifest *m = &run->target.m;
 
-    if (!ckpt || ckpt->form != MIX_FORM_MIXCKPT)
-        return MIX_OK;
     for (size_t i = 0; i < m->tensor_count; i++) {
-        const struct mix_ckpt_tensor *t = &m->tensor[i];
+        const struct mix_ckpt_tensor *t = &m->tensor[i], *source = said_by_source(run, i);
 
-        if (!memcmp(t->digest, ckpt->m.tensor[run->source_tensor[i]].digest, 32))
+        if (!source || !memcmp(t->digest, source->digest, 32))
             continue;
         mix_fail(err, MIX_CORRUPT, "tensor '%s': its leaves do not give the digest in "
                  "mixckpt.json; the source is damaged", t->name);
@@ -679,6 +749,22 @@ static const struct mix_ckpt_side *side_of_source(const struct mix_checkpoint *c
     return NULL;
 }
 
+/* config.json as it travels when --dtype changes the weights that it speaks of. */
+static enum mix_rc copy_config(struct run *run, const struct mix_carried_file *c,
+                               const char *name, struct mix_err *err)
+{
+    struct mix_buf text = MIX_BUF_INIT, changed = MIX_BUF_INIT;
+    enum mix_rc rc = mix_store_read_all(run->job->ckpt->store, c->path, c->bytes, &text, err);
+
+    if (rc)
+        mix_err_file(err, c->path);
+    else if (!(rc = mix_config_change_dtype(text.data, text.len, run->job->dtype, &changed, err)))
+        rc = put_side(run, name, changed.data, changed.len, err);
+    mix_buf_release(&text);
+    mix_buf_release(&changed);
+    return rc;
+}
+
 static enum mix_rc copy_carried(struct run *run, const struct mix_carried_file *c,
                                 const char *name, struct mix_err *err)
 {
@@ -725,8 +811,11 @@ static enum mix_rc copy_all_carried(struct run *run, const char *folder, struct 
     }
     for (size_t i = 0; i < ckpt->carried_count && !rc; i++) {
         mix_buf_clear(&name);
-        if (!(rc = mix_buf_putf(&name, err, "%s%s", folder, ckpt->carried[i].name)))
-            rc = copy_carried(run, &ckpt->carried[i], name.data, err);
+        if ((rc = mix_buf_putf(&name, err, "%s%s", folder, ckpt->carried[i].name)))
+            break;
+        rc = run->job->has_dtype && !strcmp(ckpt->carried[i].name, "config.json")
+                 ? copy_config(run, &ckpt->carried[i], name.data, err)
+                 : copy_carried(run, &ckpt->carried[i], name.data, err);
     }
     mix_buf_release(&name);
     return rc;
@@ -865,8 +954,8 @@ static enum mix_rc put_manifest(struct run *run, struct mix_err *err)
     const struct mix_job *job = run->job;
     const struct mix_manifest *from = source_list(job);
     struct mix_manifest *m = &run->target.m;
-    struct mix_buf text = MIX_BUF_INIT, path = MIX_BUF_INIT;
-    enum mix_rc rc;
+    struct mix_buf text = MIX_BUF_INIT, path = MIX_BUF_INIT, model = MIX_BUF_INIT;
+    enum mix_rc rc = MIX_OK;
 
     m->has_step = from->has_step;
     m->step = from->step;
@@ -875,11 +964,17 @@ static enum mix_rc put_manifest(struct run *run, struct mix_err *err)
     qsort(run->side, run->side_count, sizeof *run->side, side_by_name);
     m->side = run->side;
     m->side_count = run->side_count;
-    if (!(rc = mix_manifest_emit(m, &text, err)) &&
+    if (job->has_dtype && m->model) {
+        rc = mix_config_change_dtype(m->model, strlen(m->model), job->dtype, &model, err);
+        m->model = model.data;
+    }
+    if (!rc && !(rc = mix_manifest_emit(m, &text, err)) &&
         !(rc = mix_commit_path(run->commit, "mixckpt.json", &path, err)))
         rc = mix_file_put(path.data, text.data, text.len, job->sync, err);
+    m->model = NULL; /* it was borrowed */
     mix_buf_release(&text);
     mix_buf_release(&path);
+    mix_buf_release(&model);
     return rc;
 }
 
@@ -902,6 +997,19 @@ static enum mix_rc finish_shards(struct run *run, struct mix_err *err)
 
 /* ---- the job ---- */
 
+/* Where the values of a weight come from when they are rounded anew: its @master, if any. */
+static uint32_t truth_of(const struct mix_manifest *from, size_t weight)
+{
+    char name[1024];
+    const struct mix_ckpt_tensor *w = &from->tensor[weight], *master = NULL;
+
+    if (snprintf(name, sizeof name, "%s@master", w->name) < (int)sizeof name)
+        master = mix_manifest_find(from, name);
+    return master && master->dtype == MIX_F32 && master->bytes / 4 * mix_dtype_bits(w->dtype) ==
+                                                     w->bytes * 8
+               ? (uint32_t)(master - from->tensor) : (uint32_t)weight;
+}
+
 static enum mix_rc map_tensors(struct run *run, struct mix_err *err)
 {
     const struct mix_manifest *from = source_list(run->job), *to = &run->target.m;
@@ -912,7 +1020,8 @@ static enum mix_rc map_tensors(struct run *run, struct mix_err *err)
     for (size_t i = 0, k = 0; i < to->tensor_count && !rc; i++, k++) {
         while (strcmp(from->tensor[k].name, to->tensor[i].name))
             k++;
-        run->source_tensor[i] = (uint32_t)k;
+        run->source_tensor[i] = from->tensor[k].dtype == to->tensor[i].dtype
+                                    ? (uint32_t)k : truth_of(from, k);
     }
     return rc;
 }
@@ -1032,6 +1141,7 @@ enum mix_rc mix_job_run(const struct mix_job *job, struct mix_job_result *result
     result->bytes_read = run.bytes_read;
     result->bytes_written = run.bytes_written;
     result->bytes_resumed = run.bytes_resumed;
+    result->overflowed = run.overflowed;
     result->seconds = now() - began;
     if (run.target.remade)
         snprintf(result->remade, sizeof result->remade, "%s", run.target.remade);

@@ -24,6 +24,8 @@ struct mix_job {
     enum mix_container container; /* of a mixckpt checkpoint */
     struct mix_mesh mesh;
     bool weights_only;
+    bool has_dtype;              /* change weights to `dtype` */
+    enum mix_dtype dtype;
     uint64_t max_shard_bytes;    /* of a Hugging Face folder; 0: as they came, or 50 GB */
     unsigned jobs;               /* threads */
     uint64_t memory;             /* bytes that buffers may take */
@@ -36,6 +38,7 @@ struct mix_job {
 struct mix_job_result {
     /* Bytes are those of tensors: headers and the files beside them are not counted. */
     uint64_t tensors, files, bytes_read, bytes_written, bytes_resumed;
+    uint64_t overflowed;         /* finite values that --dtype made infinite */
     double seconds;
     struct mix_digests digests;  /* worker 0 */
     char remade[640];            /* hf: why the files are not those that came in, or "" */

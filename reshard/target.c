@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ckpt/names/families.h"
+#include "reshard/change_dtype.h"
 
 static enum mix_rc copy_tensor(struct mix_arena *arena, const struct mix_ckpt_tensor *from,
                                struct mix_ckpt_tensor *to, struct mix_err *err)
@@ -45,6 +46,29 @@ enum mix_rc mix_target_take(struct mix_target *target, const struct mix_manifest
         if ((rc = copy_tensor(&m->arena, &list->tensor[i], &m->tensor[m->tensor_count], err)))
             return rc;
         target->bytes += m->tensor[m->tensor_count++].bytes;
+    }
+    return mix_manifest_number(m, err);
+}
+
+enum mix_rc mix_target_change_dtype(struct mix_target *target, enum mix_dtype dtype,
+                                    struct mix_err *err)
+{
+    struct mix_manifest *m = &target->m;
+    const char *suffix;
+    enum mix_rc rc;
+
+    for (size_t i = 0; i < m->tensor_count; i++) {
+        struct mix_ckpt_tensor *t = &m->tensor[i];
+
+        mix_name_split(t->name, &suffix);
+        if (suffix || !mix_dtype_can_change(t->dtype, dtype))
+            continue;
+        target->bytes -= t->bytes;
+        t->dtype = dtype;
+        if ((rc = mix_dtype_bytes(dtype, t->rank, t->shape, &t->bytes, err)))
+            return rc;
+        target->bytes += t->bytes;
+        mix_cut_init(&t->cut, t->dtype, t->rank, t->shape, 1, 1, 1);
     }
     return mix_manifest_number(m, err);
 }

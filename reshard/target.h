@@ -39,6 +39,9 @@ struct mix_target {
  */
 enum mix_rc mix_target_take(struct mix_target *target, const struct mix_manifest *list,
                             bool weights_only, struct mix_err *err);
+/* Make weights of BF16, F16 and F32 of this type (change_dtype.h). Right after taking. */
+enum mix_rc mix_target_change_dtype(struct mix_target *target, enum mix_dtype dtype,
+                                    struct mix_err *err);
 void mix_target_release(struct mix_target *target);
 
 /*
