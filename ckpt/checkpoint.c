@@ -2,6 +2,7 @@
 #include "ckpt/checkpoint.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,16 +169,39 @@ static enum mix_rc settle(struct mix_opening *o, struct mix_err *err)
     return mix_manifest_number(m, err);
 }
 
-static bool there_is(struct mix_store *store, const char *path, bool *folder)
-{
-    struct mix_stat st = { 0 };
-    struct mix_err ignored;
+/* What a folder may hold, in the order in which it is looked for. */
+static const struct mark {
+    const char *path;
+    enum { UNFINISHED, OURS, HUGGING_FACE, UNREAD, ORPHANS } is;
+    const char *words; /* why it is not read */
+} marks[] = {
+    { "job/job.json", UNFINISHED,
+      "is the unfinished work of a job, not a checkpoint; run the job again" },
+    { "mixckpt.json", OURS, NULL },
+    { "model.safetensors.index.json", HUGGING_FACE, NULL },
+    { "model.safetensors", HUGGING_FACE, NULL },
+    { ".metadata", UNREAD, "is a torch.distributed.checkpoint folder; this version does not "
+                           "read that format" },
+    { "params.json", UNREAD, "is a folder in Mistral's own format; this version does not read "
+                             "that format" },
+    { "model", ORPHANS, "holds shards under model/ and no manifest" },
+};
 
-    if (mix_store_stat(store, path, &st, &ignored))
-        return false;
-    if (folder)
-        *folder = st.is_folder;
-    return true;
+static enum mix_rc find_mark(struct mix_store *store, const struct mark **out,
+                             struct mix_err *err)
+{
+    struct mix_stat st;
+    enum mix_rc rc;
+
+    for (*out = marks; *out < marks + MIX_ARRAY_LEN(marks); ++*out) {
+        rc = mix_store_stat(store, (*out)->path, &st, err);
+        if (!rc && ((*out)->is == ORPHANS) == st.is_folder)
+            return MIX_OK;
+        if (rc && rc != MIX_NOT_FOUND)
+            return mix_err_file(err, (*out)->path);
+    }
+    *out = NULL;
+    return MIX_OK;
 }
 
 /* A single file: named as such, so its ending and its first bytes decide. */
@@ -208,29 +232,45 @@ static enum mix_rc open_file(struct mix_opening *o, const char *name, struct mix
 
 static enum mix_rc open_folder(struct mix_opening *o, const char *url, struct mix_err *err)
 {
-    struct mix_store *store = o->ckpt->store;
-    bool folder = false;
+    const struct mark *mark;
+    enum mix_rc rc;
 
-    if (there_is(store, "job/job.json", NULL)) {
-        mix_fail(err, MIX_BAD_FORMAT,
-                 "%s: is the unfinished work of a job, not a checkpoint; run the job again", url);
-        return mix_opening_fault(o, "job/job.json", MIX_BAD_FORMAT, err);
-    }
-    if (there_is(store, "mixckpt.json", NULL))
+    if ((rc = find_mark(o->ckpt->store, &mark, err)))
+        return rc;
+    if (mark && mark->is == OURS)
         return mix_opening_mixckpt(o, err);
-    if (there_is(store, "model.safetensors.index.json", NULL) ||
-        there_is(store, "model.safetensors", NULL))
+    if (mark && mark->is == HUGGING_FACE)
         return mix_opening_hf(o, NULL, err);
-    if (there_is(store, "model", &folder) && folder)
-        return mix_opening_fault(o, "mixckpt.json",
-                                 mix_fail(err, MIX_NOT_FOUND,
-                                          "%s has shards under model/ and no manifest", url),
-                                 err);
-    return mix_opening_fault(o, "mixckpt.json",
-                             mix_fail(err, MIX_NOT_FOUND,
-                                      "%s holds no checkpoint: neither mixckpt.json nor "
-                                      "model.safetensors[.index.json]", url),
-                             err);
+    if (mark && mark->is == UNREAD)
+        return mix_fail(err, MIX_UNSUPPORTED, "%s: %s", url, mark->words);
+    if (mark && mark->is == UNFINISHED)
+        rc = mix_fail(err, MIX_BAD_FORMAT, "%s %s", url, mark->words);
+    else
+        rc = mix_fail(err, MIX_NOT_FOUND, "%s %s", url,
+                      mark ? mark->words
+                           : "holds no checkpoint: neither mixckpt.json nor "
+                             "model.safetensors[.index.json]");
+    return mix_opening_fault(o, "mixckpt.json", rc, err);
+}
+
+/*
+ * Nothing is at `url`: while a checkpoint is replaced on a file system that cannot
+ * exchange folders, there is a moment in which that is so.
+ */
+static enum mix_rc point_at_copies(const char *url, struct mix_err *err)
+{
+    char old[4096], partial[4096];
+    struct mix_store *store;
+    struct mix_err ignored;
+
+    if (snprintf(old, sizeof old, "%s.old", url) >= (int)sizeof old ||
+        snprintf(partial, sizeof partial, "%s.partial", url) >= (int)sizeof partial ||
+        mix_store_open(old, &store, &ignored))
+        return MIX_NOT_FOUND;
+    mix_store_close(store);
+    return mix_fail(err, MIX_NOT_FOUND, "%s: there is no such file or folder, but it was about to "
+                    "be replaced: the old checkpoint is whole at %s, the new one at %s", url, old,
+                    partial);
 }
 
 enum mix_rc mix_checkpoint_open(const char *url, struct mix_defects *defects,
@@ -246,8 +286,10 @@ enum mix_rc mix_checkpoint_open(const char *url, struct mix_defects *defects,
         return rc;
     mix_texts_init(&ckpt->warnings);
     o.ckpt = ckpt;
-    if ((rc = mix_store_open(url, &ckpt->store, err)))
+    if ((rc = mix_store_open(url, &ckpt->store, err))) {
+        rc = rc == MIX_NOT_FOUND ? point_at_copies(url, err) : rc;
         goto out;
+    }
 
     /* The store of a file is the folder that it lies in. */
     file = mix_store_file(ckpt->store);
@@ -356,7 +398,12 @@ enum mix_rc mix_checkpoint_check_model(struct mix_checkpoint *ckpt,
 
 /* ---- reading ---- */
 
-enum { SCRATCH_BYTES = 256 << 10, WINDOW_RECORDS = 2048 };
+enum {
+    SCRATCH_BYTES = 256 << 10,
+    WINDOW_RECORDS = 2048,
+    AHEAD_BYTES = 64 << 10,
+    AHEAD_SMALL = 8 << 10, /* what is larger is read by itself */
+};
 
 enum mix_rc mix_reader_init(struct mix_reader *reader, const struct mix_checkpoint *ckpt,
                             struct mix_err *err)
@@ -366,6 +413,7 @@ enum mix_rc mix_reader_init(struct mix_reader *reader, const struct mix_checkpoi
     memset(reader, 0, sizeof *reader);
     reader->ckpt = ckpt;
     if ((rc = mix_new(&reader->scratch, SCRATCH_BYTES, err)) ||
+        (rc = mix_new(&reader->ahead, AHEAD_BYTES, err)) ||
         (rc = mix_new(&reader->record, WINDOW_RECORDS * MIX_PIECE_RECORD_BYTES, err)))
         mix_reader_release(reader);
     return rc;
@@ -374,6 +422,7 @@ enum mix_rc mix_reader_init(struct mix_reader *reader, const struct mix_checkpoi
 void mix_reader_release(struct mix_reader *reader)
 {
     free(reader->scratch);
+    free(reader->ahead);
     free(reader->record);
     memset(reader, 0, sizeof *reader);
 }
@@ -431,6 +480,40 @@ enum mix_rc mix_reader_place(struct mix_reader *reader, const struct mix_ckpt_te
     return MIX_OK;
 }
 
+/*
+ * Bytes of a weight file. Ten thousand small tensors that stand side by side are not ten
+ * thousand system calls: a small read that goes on near where the last one ended fetches
+ * what follows too. If that fails, the bytes that are wanted may still be readable.
+ */
+static enum mix_rc read_file(struct mix_reader *reader, uint32_t file, uint64_t offset,
+                             void *buf, uint64_t len, struct mix_err *err)
+{
+    const struct mix_checkpoint *ckpt = reader->ckpt;
+    const struct mix_ckpt_file *f = &ckpt->m.file[file];
+    bool near = file == reader->ahead_file && offset >= reader->last_end &&
+                offset - reader->last_end < AHEAD_BYTES - AHEAD_SMALL;
+    struct mix_err ignored;
+
+    if (file != reader->ahead_file)
+        reader->ahead_end = reader->ahead_begin;
+    reader->ahead_file = file;
+    reader->last_end = offset + len;
+    if (len > AHEAD_SMALL)
+        return mix_store_read(ckpt->store, f->name, offset, buf, len, err);
+    if (near && (offset < reader->ahead_begin || offset + len > reader->ahead_end) &&
+        offset < f->bytes) {
+        uint64_t window = mix_min(AHEAD_BYTES, f->bytes - offset);
+
+        reader->ahead_begin = reader->ahead_end = offset;
+        if (!mix_store_read(ckpt->store, f->name, offset, reader->ahead, window, &ignored))
+            reader->ahead_end = offset + window;
+    }
+    if (offset < reader->ahead_begin || offset + len > reader->ahead_end)
+        return mix_store_read(ckpt->store, f->name, offset, buf, len, err);
+    memcpy(buf, reader->ahead + (offset - reader->ahead_begin), len);
+    return MIX_OK;
+}
+
 /* `len` bytes at `at` within piece `part`, which are bytes `begin`... of the tensor. */
 static enum mix_rc read_piece(struct mix_reader *reader, const struct mix_ckpt_tensor *t,
                               uint64_t part, uint64_t at, void *buf, uint64_t len,
@@ -444,7 +527,7 @@ static enum mix_rc read_piece(struct mix_reader *reader, const struct mix_ckpt_t
         return rc;
     name = reader->ckpt->m.file[place.file].name;
     reader->bytes_read += len;
-    if (!(rc = mix_store_read(reader->ckpt->store, name, place.offset + at, buf, len, err)))
+    if (!(rc = read_file(reader, place.file, place.offset + at, buf, len, err)))
         return MIX_OK;
     mix_err_at(err, "tensor '%s', bytes [%" PRIu64 ", %" PRIu64 ")", t->name, begin,
                begin + len);

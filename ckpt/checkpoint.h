@@ -81,12 +81,16 @@ struct mix_place {
     uint64_t offset, bytes;
 };
 
-/* One thread's way of reading: holds scratch memory and a window of piece records. */
+/* One thread's way of reading: holds scratch memory, and windows of what is read next. */
 struct mix_reader {
     const struct mix_checkpoint *ckpt;
     unsigned char *scratch;
     unsigned char *record;             /* window of mixckpt.pieces */
     uint64_t record_first, record_count;
+    unsigned char *ahead;              /* window of a weight file, for small reads in order */
+    uint32_t ahead_file;
+    uint64_t ahead_begin, ahead_end;   /* the bytes that it holds; none if they are equal */
+    uint64_t last_end;                 /* where the last read of ahead_file ended */
     uint64_t bytes_read;               /* of tensors, so far */
 };
 enum mix_rc mix_reader_init(struct mix_reader *reader, const struct mix_checkpoint *ckpt,

@@ -126,12 +126,16 @@ static bool has_weight_pattern(const char *name)
     return used && !name[used];
 }
 
+static int is_origin(const void *name, const void *origin)
+{
+    return strcmp(name, ((const struct mix_origin_file *)origin)->name);
+}
+
+/* The weight files stand sorted, as files_of_index() has left them. */
 static bool is_listed(const struct mix_checkpoint *ckpt, const char *name)
 {
-    for (size_t i = 0; i < ckpt->origin_count; i++)
-        if (!strcmp(ckpt->origin[i].name, name))
-            return true;
-    return false;
+    return ckpt->origin_count && bsearch(name, ckpt->origin, ckpt->origin_count,
+                                         sizeof *ckpt->origin, is_origin);
 }
 
 static enum mix_rc add_carried(struct mix_opening *o, const char *name, struct mix_err *err)

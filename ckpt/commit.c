@@ -1,7 +1,6 @@
 /* commit.c - begin a job or go on with it, note what is done, publish. */
 #include "ckpt/commit.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -50,8 +49,9 @@ struct records {
 
 struct mix_commit {
     struct mix_commit_options options;
-    char *dst, *partial, *moved_job; /* <dst>, <dst>.partial, <dst>.partial.job */
-    char *job;                       /* <dst>.partial/job */
+    char *dst, *partial, *old;       /* <dst>, <dst>.partial, <dst>.old */
+    char *moved_job;                 /* <dst>.partial.job */
+    char *job;                       /* <dst>.partial/job; where it was moved, if published */
     struct records done;             /* of all journals, sorted by group and slice */
     int journal, digests;            /* descriptors */
     uint64_t journal_bytes;
@@ -60,7 +60,7 @@ struct mix_commit {
     pthread_mutex_t lock;            /* of what follows */
     struct records pending;
     struct mix_names pending_files;  /* paths to sync before the pending are noted */
-    enum mix_rc flush_rc;            /* of a flush by the main thread; workers return it */
+    enum mix_rc flush_rc;            /* of the first flush that failed; there is no second */
     struct mix_err flush_err;
     pthread_mutex_t flush_lock;      /* one thread flushes at a time */
 
@@ -123,8 +123,11 @@ static enum mix_rc real_path(const char *path, char out[PATH_MAX], struct mix_er
                 return rc;
         }
     }
-    if (!realpath(parent, out))
+    if (!realpath(parent, out)) {
+        if (errno != ENOENT)
+            return mix_fail_errno(err, "%s", parent);
         snprintf(out, PATH_MAX, "%s", parent);
+    }
 
     size_t len = strlen(out);
 
@@ -178,6 +181,7 @@ static enum mix_rc set_paths(struct mix_commit *c, const char *dst, struct mix_e
                         dst);
     if ((rc = text(&c->dst, err, "%.*s", (int)len, dst)) ||
         (rc = text(&c->partial, err, "%s.partial", c->dst)) ||
+        (rc = text(&c->old, err, "%s.old", c->dst)) ||
         (rc = text(&c->moved_job, err, "%s.partial.job", c->dst)))
         return rc;
     return text(&c->job, err, "%s/job", c->partial);
@@ -294,7 +298,7 @@ static enum mix_rc for_each_worker(struct mix_commit *c, const char *ending,
 {
     struct mix_buf path = MIX_BUF_INIT;
     struct dirent *entry;
-    DIR *dir = opendir(c->job);
+    DIR *dir = mix_folder_open(c->job);
     enum mix_rc rc = MIX_OK;
 
     if (!dir)
@@ -362,6 +366,11 @@ bool mix_commit_is_resumed(const struct mix_commit *c)
     return c->resumed;
 }
 
+bool mix_commit_is_published(const struct mix_commit *c)
+{
+    return c->published;
+}
+
 const struct mix_file_sum *mix_commit_done(const struct mix_commit *c, size_t group,
                                            size_t slice, size_t file_count)
 {
@@ -404,52 +413,166 @@ static enum mix_rc job_text(const char *identity, struct mix_buf *out, struct mi
 }
 
 /*
- * While job/ is moved away, a kill may leave either the new checkpoint or (after an
- * exchange) the old one at <dst>.partial. job/inode says which folder the new one is.
+ * While job/ is moved away, a kill may leave the new checkpoint at <dst>.partial or at
+ * <dst>, and the old one, if it is replaced, at <dst>, <dst>.partial or <dst>.old. The
+ * record <dst>.partial.job/folders says which folder is which: inode numbers, and the
+ * new one's time of change, for a number may come back.
  */
-static enum mix_rc put_inode(struct mix_commit *c, struct mix_err *err)
+struct folders {
+    unsigned long long new_inode, old_inode; /* 0: there is none */
+    long long new_time_ns;
+};
+
+static long long change_ns(const struct stat *st)
+{
+    return st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
+}
+
+static enum mix_rc put_folders(struct mix_commit *c, bool replaces, struct mix_err *err)
 {
     struct mix_buf path = MIX_BUF_INIT;
-    struct stat st;
-    char line[32];
+    struct stat new, old = { .st_ino = 0 };
+    char line[80];
     enum mix_rc rc;
 
-    if (stat(c->partial, &st))
+    if (stat(c->partial, &new))
         return mix_fail_errno(err, "%s: cannot stat", c->partial);
-    snprintf(line, sizeof line, "%llu\n", (unsigned long long)st.st_ino);
-    if (!(rc = mix_path_join(&path, c->job, "inode", err)))
+    if (replaces && stat(c->dst, &old))
+        return mix_fail_errno(err, "%s: cannot stat", c->dst);
+    snprintf(line, sizeof line, "%llu %llu %lld\n", (unsigned long long)new.st_ino,
+             (unsigned long long)old.st_ino, change_ns(&new));
+    if (!(rc = mix_path_join(&path, c->moved_job, "folders", err)))
         rc = mix_file_put(path.data, line, strlen(line), c->options.sync, err);
     mix_buf_release(&path);
     return rc;
 }
 
-static bool partial_is_new(struct mix_commit *c)
+/* All zero if nothing was renamed yet. */
+static enum mix_rc get_folders(struct mix_commit *c, struct folders *out, struct mix_err *err)
 {
     struct mix_buf path = MIX_BUF_INIT, line = MIX_BUF_INIT;
-    struct mix_err ignored;
-    struct stat st;
-    bool same = false;
+    enum mix_rc rc = mix_path_join(&path, c->moved_job, "folders", err);
 
-    if (!mix_path_join(&path, c->moved_job, "inode", &ignored) &&
-        !mix_file_get(path.data, 64, &line, &ignored) && !stat(c->partial, &st))
-        same = strtoull(line.data, NULL, 10) == (unsigned long long)st.st_ino;
+    memset(out, 0, sizeof *out);
+    if (!rc && (rc = mix_file_get(path.data, 80, &line, err)) == MIX_NOT_FOUND)
+        rc = MIX_OK;
+    else if (!rc && sscanf(line.data, "%llu %llu %lld", &out->new_inode, &out->old_inode,
+                           &out->new_time_ns) != 3)
+        memset(out, 0, sizeof *out);
     mix_buf_release(&path);
     mix_buf_release(&line);
-    return same;
+    return rc;
 }
 
-/* Killed while publishing: bring things back to where they can go on. */
-static enum mix_rc undo_publishing(struct mix_commit *c, struct mix_err *err)
+/* The folder's inode number and time of change; zeros if nothing stands there. */
+static enum mix_rc look_at_folder(const char *path, unsigned long long *inode,
+                                  long long *time_ns, struct mix_err *err)
 {
+    struct stat st = { .st_ino = 0 };
+
+    if (lstat(path, &st) && errno != ENOENT)
+        return mix_fail_errno(err, "%s: cannot stat", path);
+    *inode = st.st_ino;
+    *time_ns = change_ns(&st);
+    return MIX_OK;
+}
+
+/* job.json goes first: without it nobody takes the rest for something to go on with. */
+static enum mix_rc remove_moved_job(struct mix_commit *c, struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
     enum mix_rc rc;
 
-    if (mix_path_exists(c->partial) && !mix_path_exists(c->job)) {
-        if (partial_is_new(c))
-            return mix_path_rename(c->moved_job, c->job, err);
-        if ((rc = mix_path_remove(c->partial, err))) /* the old one, exchanged */
+    if (!(rc = mix_path_join(&path, c->moved_job, "job.json", err)) &&
+        !(rc = mix_path_remove(path.data, err)))
+        rc = mix_path_remove(c->moved_job, err);
+    mix_buf_release(&path);
+    return rc;
+}
+
+static enum mix_rc is_our_job(const char *folder, const struct mix_buf *job, bool *ours,
+                              struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT, there = MIX_BUF_INIT;
+    enum mix_rc rc = mix_path_join(&path, folder, "job.json", err);
+
+    if (!rc)
+        rc = mix_file_get(path.data, 64 << 20, &there, err);
+    *ours = !rc && there.len == job->len && !memcmp(there.data, job->data, job->len);
+    mix_buf_release(&path);
+    mix_buf_release(&there);
+    return rc;
+}
+
+/* Remove the copy that was replaced, wherever the renames have left it. */
+static enum mix_rc remove_old(struct mix_commit *c, unsigned long long old_inode,
+                              struct mix_err *err)
+{
+    const char *place[] = { c->partial, c->old };
+    unsigned long long inode;
+    long long ignored;
+    enum mix_rc rc;
+
+    for (size_t i = 0; old_inode && i < 2; i++)
+        if ((rc = look_at_folder(place[i], &inode, &ignored, err)) ||
+            (inode == old_inode && (rc = mix_path_remove(place[i], err))))
             return rc;
-    }
-    return mix_path_remove(c->moved_job, err);
+    return MIX_OK;
+}
+
+/* The new checkpoint stands at <dst>. If it is this job's, mix_commit_publish() tidies up. */
+static enum mix_rc go_on_published(struct mix_commit *c, const struct mix_buf *job,
+                                   const struct folders *folders, struct mix_err *err)
+{
+    bool ours;
+    enum mix_rc rc = is_our_job(c->moved_job, job, &ours, err);
+
+    if (rc && rc != MIX_NOT_FOUND)
+        return rc;
+    if (!ours)
+        return (rc = remove_old(c, folders->old_inode, err)) ? rc : remove_moved_job(c, err);
+    c->published = true;
+    free(c->job);
+    c->job = NULL;
+    return text(&c->job, err, "%s", c->moved_job);
+}
+
+/* The new checkpoint stands at <dst>.partial: the old one and job/ go back to their places. */
+static enum mix_rc undo_publishing(struct mix_commit *c, const struct folders *folders,
+                                   struct mix_err *err)
+{
+    unsigned long long dst, old;
+    long long ignored;
+    enum mix_rc rc;
+
+    if ((rc = look_at_folder(c->dst, &dst, &ignored, err)) ||
+        (rc = look_at_folder(c->old, &old, &ignored, err)) ||
+        (!dst && old && old == folders->old_inode && (rc = mix_path_rename(c->old, c->dst, err))))
+        return rc;
+    return mix_path_rename(c->moved_job, c->job, err);
+}
+
+/* Killed while publishing: find out how far it got, and bring things where they can go on. */
+static enum mix_rc resume_publishing(struct mix_commit *c, const struct mix_buf *job,
+                                     struct mix_err *err)
+{
+    unsigned long long dst, partial;
+    long long dst_ns, ignored;
+    struct folders folders;
+    bool moved, has_job;
+    enum mix_rc rc;
+
+    if ((rc = mix_path_find(c->moved_job, &moved, err)) || !moved)
+        return rc;
+    if ((rc = get_folders(c, &folders, err)) || (rc = mix_path_find(c->job, &has_job, err)) ||
+        (rc = look_at_folder(c->dst, &dst, &dst_ns, err)) ||
+        (rc = look_at_folder(c->partial, &partial, &ignored, err)))
+        return rc;
+    if (partial && !has_job && (!folders.new_inode || partial == folders.new_inode))
+        return undo_publishing(c, &folders, err);
+    if (folders.new_inode && dst == folders.new_inode && dst_ns == folders.new_time_ns)
+        return go_on_published(c, job, &folders, err);
+    return remove_moved_job(c, err); /* somebody has changed things since */
 }
 
 /* What stands at <dst>.partial. */
@@ -458,25 +581,18 @@ enum found { NOTHING, OURS, ANOTHER };
 static enum mix_rc look_at_partial(struct mix_commit *c, const struct mix_buf *job,
                                    enum found *found, struct mix_err *err)
 {
-    struct mix_buf path = MIX_BUF_INIT, there = MIX_BUF_INIT;
-    bool empty = true;
+    struct mix_buf path = MIX_BUF_INIT;
+    bool there, ours, empty = true;
     enum mix_rc rc;
 
     *found = NOTHING;
-    if (mix_path_exists(c->moved_job) && (rc = undo_publishing(c, err)))
+    if ((rc = mix_path_find(c->partial, &there, err)) || !there)
         return rc;
-    if (!mix_path_exists(c->partial))
-        return MIX_OK;
-    if ((rc = mix_path_join(&path, c->job, "job.json", err)))
-        goto out;
-    rc = mix_file_get(path.data, 64 << 20, &there, err);
+    rc = is_our_job(c->job, job, &ours, err);
     if (rc == MIX_NOT_FOUND) {
         /* Killed before it knew what it was: an empty folder, or one with an empty job/. */
         *found = ANOTHER;
-        if ((rc = mix_path_remove(path.data, err)))
-            goto out;
-        mix_buf_clear(&path);
-        if ((rc = mix_buf_putf(&path, err, "%s/job.json.tmp", c->job)) ||
+        if ((rc = mix_path_join(&path, c->job, "job.json.tmp", err)) ||
             (rc = mix_path_remove(path.data, err)))
             goto out;
         if (rmdir(c->job) && errno != ENOENT && errno != ENOTDIR)
@@ -486,12 +602,10 @@ static enum mix_rc look_at_partial(struct mix_commit *c, const struct mix_buf *j
         if (empty)
             *found = NOTHING;
     } else if (!rc) {
-        *found = there.len == job->len && !memcmp(there.data, job->data, job->len) ? OURS
-                                                                                  : ANOTHER;
+        *found = ours ? OURS : ANOTHER;
     }
 out:
     mix_buf_release(&path);
-    mix_buf_release(&there);
     return rc;
 }
 
@@ -532,15 +646,12 @@ static void sleep_ms(long ms)
 static enum mix_rc begin_other(struct mix_commit *c, const struct mix_buf *job,
                                struct mix_err *err)
 {
-    struct mix_buf path = MIX_BUF_INIT, there = MIX_BUF_INIT;
-    enum mix_rc rc = mix_path_join(&path, c->job, "job.json", err);
+    enum mix_rc rc = MIX_OK;
+    bool ours;
 
     for (uint64_t waited = 0; !rc; waited += 50) {
-        mix_buf_clear(&there);
-        rc = mix_file_get(path.data, 64 << 20, &there, err);
-        if (!rc && there.len == job->len && !memcmp(there.data, job->data, job->len))
-            break;
-        if (rc && rc != MIX_NOT_FOUND)
+        rc = is_our_job(c->job, job, &ours, err);
+        if (ours || (rc && rc != MIX_NOT_FOUND))
             break;
         if (waited >= c->options.wait_ms)
             rc = mix_fail(err, MIX_IO,
@@ -550,8 +661,6 @@ static enum mix_rc begin_other(struct mix_commit *c, const struct mix_buf *job,
         else if (!(rc = mix_cancel_check(err)))
             sleep_ms(50);
     }
-    mix_buf_release(&path);
-    mix_buf_release(&there);
     return rc;
 }
 
@@ -565,7 +674,12 @@ static enum mix_rc open_own_files(struct mix_commit *c, struct mix_err *err)
         (rc = mix_file_open(c->digests_path, &c->digests, err)))
         return rc;
     /* A torn record at the end is cut off before anything is put behind it. */
-    return mix_file_resize(c->journal, c->journal_path, c->journal_bytes, err);
+    if ((rc = mix_file_resize(c->journal, c->journal_path, c->journal_bytes, err)) ||
+        !c->options.sync)
+        return rc;
+    return (rc = mix_folder_sync(c->job, err)) || (rc = mix_folder_sync(c->partial, err))
+               ? rc
+               : mix_path_sync_parent(c->partial, err);
 }
 
 /* ---- signs of life ---- */
@@ -622,6 +736,19 @@ static enum mix_rc remember_statuses(struct mix_commit *c, struct mix_err *err)
     return rc;
 }
 
+static enum mix_rc begin_work(struct mix_commit *c, const struct mix_buf *job,
+                              struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    if ((rc = check_destination(c, err)) ||
+        (rc = c->options.worker ? begin_other(c, job, err) : begin_first(c, job, err)) ||
+        (rc = load_journals(c, err)) || (rc = open_own_files(c, err)) ||
+        (c->options.worker_count > 1 && (rc = remember_statuses(c, err))))
+        return rc;
+    return put_status(c, "working", "", err);
+}
+
 enum mix_rc mix_commit_begin(const char *dst, const char *src, const char *identity,
                              const struct mix_commit_options *options,
                              struct mix_commit **out, struct mix_err *err)
@@ -639,11 +766,9 @@ enum mix_rc mix_commit_begin(const char *dst, const char *src, const char *ident
     pthread_mutex_init(&c->lock, NULL);
     pthread_mutex_init(&c->flush_lock, NULL);
     if ((rc = set_paths(c, dst, err)) || (rc = check_apart(c->dst, src, err)) ||
-        (rc = check_destination(c, err)) || (rc = job_text(identity, &job, err)) ||
-        (rc = options->worker ? begin_other(c, &job, err) : begin_first(c, &job, err)) ||
-        (rc = load_journals(c, err)) || (rc = open_own_files(c, err)) ||
-        (options->worker_count > 1 && (rc = remember_statuses(c, err))) ||
-        (rc = put_status(c, "working", "", err))) {
+        (rc = job_text(identity, &job, err)) ||
+        (!options->worker && (rc = resume_publishing(c, &job, err))) ||
+        (!c->published && (rc = begin_work(c, &job, err)))) {
         mix_commit_end(c, MIX_IO, NULL);
         c = NULL;
     }
@@ -660,6 +785,25 @@ enum mix_rc mix_commit_leaves(struct mix_commit *c, uint64_t first, const unsign
     return mix_file_write(c->digests, c->digests_path, first * 32, hash, count * 32, err);
 }
 
+static bool same_folder(const char *a, const char *b)
+{
+    size_t len = (size_t)(strrchr(a, '/') - a);
+
+    return !strncmp(a, b, len + 1) && !strchr(b + len + 1, '/');
+}
+
+/* A file is durable when its name is, too, and the name of the folder that it lies in. */
+static enum mix_rc sync_folders_of(struct mix_commit *c, const struct mix_names *files,
+                                   struct mix_err *err)
+{
+    enum mix_rc rc = MIX_OK;
+
+    for (size_t i = 0; i < files->count && !rc; i++)
+        if (!i || !same_folder(files->name[i - 1], files->name[i]))
+            rc = mix_path_sync_parent(files->name[i], err);
+    return rc ? rc : mix_folder_sync(c->partial, err);
+}
+
 static enum mix_rc sync_files(struct mix_commit *c, const struct mix_names *files,
                               struct mix_err *err)
 {
@@ -674,12 +818,14 @@ static enum mix_rc sync_files(struct mix_commit *c, const struct mix_names *file
     for (size_t i = 0; i < files->count && !rc; i++) {
         if (i && !strcmp(files->name[i], files->name[i - 1]))
             continue;
-        if ((fd = open(files->name[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) < 0)
-            return mix_fail_errno(err, "%s: cannot open", files->name[i]);
+        if ((rc = mix_file_open_again(files->name[i], &fd, err)))
+            return rc;
         rc = mix_file_sync(fd, files->name[i], err);
         close(fd);
     }
-    return rc ? rc : mix_file_sync(c->digests, c->digests_path, err);
+    return rc || (rc = sync_folders_of(c, files, err))
+               ? rc
+               : mix_file_sync(c->digests, c->digests_path, err);
 }
 
 static enum mix_rc append_journal(struct mix_commit *c, const struct records *list,
@@ -700,14 +846,32 @@ static enum mix_rc append_journal(struct mix_commit *c, const struct records *li
     return rc;
 }
 
+static void flush_failed(struct mix_commit *c, enum mix_rc rc, const struct mix_err *err)
+{
+    pthread_mutex_lock(&c->lock);
+    c->flush_rc = rc;
+    c->flush_err = *err;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/*
+ * After a failure nothing more is noted: the kernel may have dropped the pages that it
+ * could not write, and a second fsync would say that all is well.
+ */
 enum mix_rc mix_commit_flush(struct mix_commit *c, struct mix_err *err)
 {
     struct records list;
     struct mix_names files;
-    enum mix_rc rc = MIX_OK;
+    enum mix_rc rc;
 
     pthread_mutex_lock(&c->flush_lock);
     pthread_mutex_lock(&c->lock);
+    if ((rc = c->flush_rc)) {
+        *err = c->flush_err;
+        pthread_mutex_unlock(&c->lock);
+        pthread_mutex_unlock(&c->flush_lock);
+        return rc;
+    }
     list = c->pending;
     files = c->pending_files;
     c->pending = (struct records){ 0 };
@@ -716,6 +880,8 @@ enum mix_rc mix_commit_flush(struct mix_commit *c, struct mix_err *err)
 
     if (list.count && !(c->options.sync && (rc = sync_files(c, &files, err))))
         rc = append_journal(c, &list, err);
+    if (rc)
+        flush_failed(c, rc, err);
     records_release(&list);
     mix_names_release(&files);
     pthread_mutex_unlock(&c->flush_lock);
@@ -761,15 +927,9 @@ void mix_commit_tend(struct mix_commit *c, uint64_t mark)
 
     if (now_ns() - c->status_ns >= STATUS_MS * INT64_C(1000000)) {
         c->mark = mark;
-        if (!rc)
-            rc = put_status(c, "working", "", &err);
+        if (!rc && (rc = put_status(c, "working", "", &err)))
+            flush_failed(c, rc, &err);
     }
-    if (!rc)
-        return;
-    pthread_mutex_lock(&c->lock);
-    c->flush_rc = rc;
-    c->flush_err = err;
-    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- the end ---- */
@@ -853,24 +1013,34 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
     return rc;
 }
 
-/* Until worker 0 has moved the job away: then it has published. */
+/* Whether worker 0 has nothing more to do: the job was moved away, and is gone from there. */
+static enum mix_rc is_over(struct mix_commit *c, bool *over, struct mix_err *err)
+{
+    bool here, moved;
+    enum mix_rc rc;
+
+    if ((rc = mix_path_find(c->journal_path, &here, err)) ||
+        (rc = mix_path_find(c->moved_job, &moved, err)))
+        return rc;
+    *over = !here && !moved;
+    return MIX_OK;
+}
+
 static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *progress,
                                   struct mix_err *err)
 {
     struct mix_buf status = MIX_BUF_INIT, last = MIX_BUF_INIT;
     uint64_t quiet_ms = 0;
-    bool fresh;
-    enum mix_rc rc = MIX_OK;
+    bool fresh, over = false, there;
+    enum mix_rc rc;
 
     if ((rc = put_status(c, "waiting", "", err)))
         return rc;
-    while (!rc && mix_path_exists(c->journal_path)) {
+    while (!(rc = is_over(c, &over, err)) && !over) {
         /* The job may vanish between any two looks: that is what we wait for. */
-        if ((rc = check_worker(c, 0, &status, &fresh, err))) {
-            if (!mix_path_exists(c->journal_path))
-                rc = MIX_OK;
+        if ((rc = check_worker(c, 0, &status, &fresh, err)))
             break;
-        }
+
         bool changed = status.len != last.len || memcmp(status.data, last.data, status.len);
 
         quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
@@ -884,8 +1054,10 @@ static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *pro
             mix_progress_tick(progress);
             sleep_ms(STATUS_MS);
         }
+        if (rc)
+            break;
     }
-    if (!rc && !mix_path_exists(c->dst))
+    if (!rc && !(rc = mix_path_find(c->dst, &there, err)) && !there)
         rc = mix_fail(err, MIX_IO, "worker 0 of %u has given the job up", c->options.worker_count);
     mix_buf_release(&status);
     mix_buf_release(&last);
@@ -917,14 +1089,15 @@ static enum mix_rc open_leaves(struct mix_commit *c, unsigned worker, const char
                                struct mix_err *err)
 {
     int *grown = realloc(c->leaf_fd, (c->leaf_fd_count + 1) * sizeof *grown);
+    enum mix_rc rc;
     int fd;
 
     (void)worker;
     if (!grown)
         return mix_fail(err, MIX_NO_MEMORY, "out of memory");
     c->leaf_fd = grown;
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return mix_fail_errno(err, "%s: cannot open", path);
+    if ((rc = mix_file_open_again(path, &fd, err)))
+        return rc;
     c->leaf_fd[c->leaf_fd_count++] = fd;
     return MIX_OK;
 }
@@ -985,54 +1158,68 @@ enum mix_rc mix_commit_read_leaves(struct mix_commit *c, uint64_t first, size_t 
 /* Put the new folder where the old one is, in one step if the file system can. */
 static enum mix_rc replace(struct mix_commit *c, struct mix_err *err)
 {
-    char *old = NULL;
     enum mix_rc rc;
 
-    if (syscall(SYS_renameat2, AT_FDCWD, c->partial, AT_FDCWD, c->dst, RENAME_EXCHANGE) == 0) {
-        if ((rc = mix_path_remove(c->partial, err)))
-            mix_err_at(err, "the new checkpoint is whole at %s; the old one could not be removed",
-                       c->dst);
-        return rc;
-    }
+    if (syscall(SYS_renameat2, AT_FDCWD, c->partial, AT_FDCWD, c->dst, RENAME_EXCHANGE) == 0)
+        return MIX_OK;
     if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
         return mix_fail_errno(err, "%s: cannot exchange with %s", c->partial, c->dst);
-    if ((rc = text(&old, err, "%s.old", c->dst)) || (rc = mix_path_remove(old, err)) ||
-        (rc = mix_path_rename(c->dst, old, err)))
-        goto out;
+    if ((rc = mix_path_remove(c->old, err)) || (rc = mix_path_rename(c->dst, c->old, err)))
+        return rc;
     if ((rc = mix_path_rename(c->partial, c->dst, err)))
-        mix_err_at(err, "the old checkpoint is whole at %s, the new one at %s", old, c->partial);
-    else if ((rc = mix_path_remove(old, err)))
-        mix_err_at(err, "the new checkpoint is whole at %s", c->dst);
-out:
-    free(old);
+        mix_err_at(err, "the old checkpoint is whole at %s, the new one at %s", c->old,
+                   c->partial);
     return rc;
 }
 
-enum mix_rc mix_commit_publish(struct mix_commit *c, struct mix_err *err)
+/* Everything up to the rename with which the checkpoint begins to exist. */
+static enum mix_rc let_exist(struct mix_commit *c, struct mix_err *err)
 {
-    bool there = mix_path_exists(c->dst), empty = true;
+    struct mix_buf folders = MIX_BUF_INIT;
+    bool there, empty = true;
     enum mix_rc rc;
 
     if ((c->options.sync && (rc = mix_folder_sync_tree(c->partial, err))) ||
+        (rc = mix_path_find(c->dst, &there, err)) ||
         (there && (rc = mix_folder_is_empty(c->dst, &empty, err))))
         return rc;
     if (!empty && !c->options.force)
         return mix_fail(err, MIX_EXISTS, "%s: has been filled meanwhile; the new checkpoint is "
                         "kept at %s", c->dst, c->partial);
-    if ((rc = put_inode(c, err)) || (rc = mix_path_remove(c->moved_job, err)) ||
+    /* Of a run that got as far as this and was killed: of a time that has passed. */
+    if ((rc = mix_path_join(&folders, c->job, "folders", err)) ||
+        (rc = mix_path_remove(folders.data, err)) || (rc = mix_path_remove(c->moved_job, err)) ||
         (rc = mix_path_rename(c->job, c->moved_job, err)) ||
-        (c->options.sync && (rc = mix_folder_sync(c->partial, err))))
+        (c->options.sync && (rc = mix_folder_sync(c->partial, err))) ||
+        (rc = put_folders(c, !empty, err)))
+        goto out;
+    rc = empty ? mix_path_rename(c->partial, c->dst, err) : replace(c, err);
+    c->published = !rc;
+out:
+    mix_buf_release(&folders);
+    return rc;
+}
+
+static enum mix_rc tidy_up(struct mix_commit *c, struct mix_err *err)
+{
+    struct folders folders;
+    enum mix_rc rc;
+
+    if ((c->options.sync && (rc = mix_path_sync_parent(c->dst, err))) ||
+        (rc = get_folders(c, &folders, err)) || (rc = remove_old(c, folders.old_inode, err)))
         return rc;
-    if (there && !empty)
-        rc = replace(c, err);
-    else
-        rc = mix_path_rename(c->partial, c->dst, err);
-    if (rc)
+    return remove_moved_job(c, err);
+}
+
+enum mix_rc mix_commit_publish(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    if (!c->published && (rc = let_exist(c, err)))
         return rc;
-    c->published = true;
-    if (c->options.sync && (rc = mix_path_sync_parent(c->dst, err)))
-        return rc;
-    return mix_path_remove(c->moved_job, err);
+    if ((rc = tidy_up(c, err)))
+        mix_err_at(err, "the new checkpoint is whole at %s, but", c->dst);
+    return rc;
 }
 
 static bool is_fault_of_input(enum mix_rc rc)
@@ -1071,6 +1258,7 @@ void mix_commit_end(struct mix_commit *c, enum mix_rc rc, const struct mix_err *
     pthread_mutex_destroy(&c->flush_lock);
     free(c->dst);
     free(c->partial);
+    free(c->old);
     free(c->moved_job);
     free(c->job);
     free(c->journal_path);

@@ -7,9 +7,10 @@
  *                             worker-00000.digests   leaf hashes at their final places
  *                             worker-00000.status    a sign of life, or of failure
  *
- * Publishing: job/ is moved out to <dst>.partial.job, <dst>.partial is renamed to <dst>,
- * <dst>.partial.job is removed. Killed between any two system calls, the same command
- * goes on: from the journals, or with the renames that are left.
+ * Publishing: job/ is moved out to <dst>.partial.job, <dst>.partial is renamed to <dst>
+ * (an old one there goes to <dst>.partial or <dst>.old), what is left of the old one and
+ * <dst>.partial.job are removed. Killed between any two system calls, the same command
+ * goes on: from the journals, or with what is left to rename and to remove.
  *
  * Each file is written by one process only: job.json and all that is published by
  * worker 0, data files by the worker whose share they are, the rest by its owner.
@@ -58,6 +59,11 @@ const struct mix_file_sum *mix_commit_done(const struct mix_commit *commit, size
 /* The same question without the sums; and whether an earlier run had begun the job. */
 bool mix_commit_has(const struct mix_commit *commit, size_t group, size_t slice);
 bool mix_commit_is_resumed(const struct mix_commit *commit);
+/*
+ * An earlier run was killed after the last rename: the checkpoint is there, and what is
+ * left is to read the leaves, if they are wanted, and mix_commit_publish().
+ */
+bool mix_commit_is_published(const struct mix_commit *commit);
 
 /* Hashes of leaves `first`, ... of the whole checkpoint, kept until the journal has them. */
 enum mix_rc mix_commit_leaves(struct mix_commit *commit, uint64_t first,
@@ -94,7 +100,7 @@ enum mix_rc mix_commit_wait(struct mix_commit *commit,
 enum mix_rc mix_commit_read_leaves(struct mix_commit *commit, uint64_t first, size_t count,
                                    unsigned char *hash, struct mix_err *err);
 
-/* Worker 0: everything is written; make it durable and let it exist. */
+/* Worker 0: everything is written; make it durable and let it exist, and tidy up. */
 enum mix_rc mix_commit_publish(struct mix_commit *commit, struct mix_err *err);
 
 /*

@@ -104,6 +104,8 @@ static enum mix_rc do_slice(struct run *run, struct mix_walk_thread *thread,
         return rc;
     pthread_mutex_lock(&run->lock);
     last = --a->left == 0;
+    if (last)
+        a->ready = false; /* nobody looks at it any more but this thread */
     pthread_mutex_unlock(&run->lock);
     return last ? finish(run, thread, a, err) : MIX_OK;
 }

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "ckpt/base/bytes.h"
@@ -187,10 +188,16 @@ static enum mix_rc identity(const struct mix_job *job, struct mix_buf *out, stru
 
 /* ---- the walk ---- */
 
+enum { LEAVES = 256 }; /* hashes that are read, or written, at once */
+
 struct thread {
     struct run *run;
     struct mix_reader reader;
     unsigned char *change; /* bytes of the source whose dtype is changed */
+    /* Leaves of the whole checkpoint: made and not yet handed on; and as the source says. */
+    uint64_t made_first, said_first;
+    size_t made_count, said_count;
+    unsigned char made[LEAVES * 32], said[LEAVES * 32];
 };
 
 /* A leaf of the source is not what its manifest promises: say which file is to blame. */
@@ -212,23 +219,39 @@ static enum mix_rc wrong_leaf(struct thread *t, const struct mix_ckpt_tensor *so
     return mix_err_file(err, t->run->job->ckpt->m.file[place.file].name);
 }
 
+/* What the source says a leaf's hash should be. Neighbours are asked for one by one. */
+static enum mix_rc said_hash(struct thread *t, uint64_t leaf, const unsigned char **hash,
+                             struct mix_err *err)
+{
+    const struct mix_checkpoint *ckpt = t->run->job->ckpt;
+    enum mix_rc rc;
+
+    if (leaf < t->said_first || leaf - t->said_first >= t->said_count) {
+        size_t n = (size_t)mix_min(LEAVES, ckpt->m.leaf_count - leaf);
+
+        t->said_count = 0;
+        if ((rc = mix_store_read(ckpt->store, "mixckpt.digests", leaf * 32, t->said, n * 32,
+                                 err)))
+            return mix_err_file(err, "mixckpt.digests");
+        t->said_first = leaf;
+        t->said_count = n;
+    }
+    *hash = t->said + (leaf - t->said_first) * 32;
+    return MIX_OK;
+}
+
 static enum mix_rc compare_leaves(struct thread *t, const struct mix_ckpt_tensor *source,
                                   uint64_t first, const unsigned char *hash, size_t count,
                                   struct mix_err *err)
 {
-    unsigned char said[64 * 32];
+    const unsigned char *said = NULL;
     enum mix_rc rc;
 
-    for (size_t at = 0; at < count;) {
-        size_t n = (size_t)mix_min(count - at, sizeof said / 32);
-
-        if ((rc = mix_store_read(t->run->job->ckpt->store, "mixckpt.digests",
-                                 (source->first_leaf + first + at) * 32, said, n * 32, err)))
-            return mix_err_file(err, "mixckpt.digests");
-        for (size_t i = 0; i < n; i++)
-            if (memcmp(said + i * 32, hash + (at + i) * 32, 32))
-                return wrong_leaf(t, source, first + at + i, err);
-        at += n;
+    for (size_t i = 0; i < count; i++) {
+        if ((rc = said_hash(t, source->first_leaf + first + i, &said, err)))
+            return rc;
+        if (memcmp(said, hash + i * 32, 32))
+            return wrong_leaf(t, source, first + i, err);
     }
     return MIX_OK;
 }
@@ -322,18 +345,34 @@ static const struct mix_ckpt_tensor *said_by_source(const struct run *run, size_
     return source->dtype == run->target.m.tensor[tensor].dtype ? source : NULL;
 }
 
+static enum mix_rc hand_on_leaves(struct thread *t, struct mix_err *err)
+{
+    size_t count = t->made_count;
+
+    t->made_count = 0;
+    return count ? mix_commit_leaves(t->run->commit, t->made_first, t->made, count, err) : MIX_OK;
+}
+
+/* Leaves of neighbouring tensors are neighbours: small tensors are handed on together. */
 static enum mix_rc take_leaves(void *context, uint32_t tensor, uint64_t first,
                                const unsigned char *hash, size_t count, struct mix_err *err)
 {
     struct thread *t = context;
-    struct run *run = t->run;
-    const struct mix_ckpt_tensor *source = said_by_source(run, tensor);
+    const struct mix_ckpt_tensor *source = said_by_source(t->run, tensor);
+    uint64_t leaf = t->run->target.m.tensor[tensor].first_leaf + first;
     enum mix_rc rc;
 
     if (source && (rc = compare_leaves(t, source, first, hash, count, err)))
         return rc;
-    return mix_commit_leaves(run->commit, run->target.m.tensor[tensor].first_leaf + first, hash,
-                             count, err);
+    for (size_t i = 0; i < count; i++, leaf++) {
+        if ((t->made_count == LEAVES || leaf != t->made_first + t->made_count) &&
+            (rc = hand_on_leaves(t, err)))
+            return rc;
+        if (!t->made_count)
+            t->made_first = leaf;
+        memcpy(t->made + t->made_count++ * 32, hash + i * 32, 32);
+    }
+    return MIX_OK;
 }
 
 static enum mix_rc thread_begin(void *context, struct mix_walk_thread *thread,
@@ -391,6 +430,23 @@ out:
     return rc;
 }
 
+/* What the journal says is done must be there: somebody may have tidied up meanwhile. */
+static enum mix_rc check_file(struct run *run, const struct mix_group_file *f,
+                              struct mix_err *err)
+{
+    struct mix_buf path = MIX_BUF_INIT;
+    struct stat st = { .st_size = 0 };
+    enum mix_rc rc;
+
+    if (!(rc = mix_commit_path(run->commit, f->name, &path, err)) &&
+        (lstat(path.data, &st) || (uint64_t)st.st_size != f->bytes))
+        rc = mix_fail(err, MIX_IO, "%s: holds %" PRIu64 " bytes, but a finished part of it says "
+                      "%" PRIu64 "; remove %s.partial to begin again", path.data,
+                      (uint64_t)st.st_size, f->bytes, run->job->dst);
+    mix_buf_release(&path);
+    return rc;
+}
+
 static enum mix_rc build(void *context, struct mix_walk_thread *thread, size_t g,
                          struct mix_group *group, struct mix_err *err)
 {
@@ -406,6 +462,9 @@ static enum mix_rc build(void *context, struct mix_walk_thread *thread, size_t g
             done += mix_group_slice_bytes(group, s);
     atomic_fetch_add(&run->bytes_resumed, done);
     mix_progress_resumed(run->job->progress, done);
+    for (size_t i = 0; done && i < group->file_count; i++)
+        if ((rc = check_file(run, &group->file[i], err)))
+            return rc;
     if (group->slice_count && done == group->bytes)
         return MIX_OK;
     for (size_t i = 0; i < group->file_count; i++)
@@ -419,8 +478,10 @@ static enum mix_rc slice_end(void *context, struct mix_walk_thread *thread, size
                              const struct mix_file_sum *sum, struct mix_err *err)
 {
     struct run *run = context;
+    enum mix_rc rc;
 
-    (void)thread;
+    if ((rc = hand_on_leaves(thread->own, err)))
+        return rc;
     /* Let the disk begin now, so that the fsync behind it has less to wait for. */
     for (size_t i = 0; run->job->sync && i < group->file_count; i++)
         sync_file_range(group->file[i].fd, (off_t)sum[i].start, (off_t)sum[i].bytes,
@@ -596,10 +657,9 @@ static enum mix_rc side_open(struct side_writer *w, struct run *run, const char 
 
     *w = (struct side_writer){ .run = run, .name = name, .fd = -1 };
     mix_sha256_init(&w->sha);
-    if ((rc = mix_commit_path(run->commit, name, &w->path, err)) ||
-        (rc = mix_path_remove(w->path.data, err)))
+    if ((rc = mix_commit_path(run->commit, name, &w->path, err)))
         return rc;
-    return mix_file_open(w->path.data, &w->fd, err);
+    return mix_file_create(w->path.data, &w->fd, err);
 }
 
 static enum mix_rc side_put(struct side_writer *w, const void *data, size_t len,
@@ -646,23 +706,25 @@ static enum mix_rc make_digests(struct run *run, struct side_writer *w, struct m
 {
     enum { CHUNK = 2048 };
     struct mix_manifest *m = &run->target.m;
+    uint64_t leaf = 0, chunk_end = 0;
     unsigned char *hash = NULL, root[32];
     enum mix_rc rc = mix_new(&hash, CHUNK * 32, err);
 
     for (size_t i = 0; i < m->tensor_count && !rc; i++) {
         struct mix_ckpt_tensor *t = &m->tensor[i];
-        uint64_t leaves = mix_leaf_count(t->bytes);
+        uint64_t end = t->first_leaf + mix_leaf_count(t->bytes);
         struct mix_merkle tree = MIX_MERKLE_INIT;
 
-        for (uint64_t at = 0; at < leaves && !rc;) {
-            size_t n = (size_t)mix_min(CHUNK, leaves - at);
+        for (; leaf < end && !rc; leaf++) {
+            if (leaf == chunk_end) {
+                size_t n = (size_t)mix_min(CHUNK, m->leaf_count - leaf);
 
-            if ((rc = mix_commit_read_leaves(run->commit, t->first_leaf + at, n, hash, err)) ||
-                (w && (rc = side_put(w, hash, n * 32, err))))
-                break;
-            for (size_t k = 0; k < n; k++)
-                mix_merkle_put(&tree, hash + k * 32);
-            at += n;
+                chunk_end += n;
+                if ((rc = mix_commit_read_leaves(run->commit, leaf, n, hash, err)) ||
+                    (w && (rc = side_put(w, hash, n * 32, err))))
+                    break;
+            }
+            mix_merkle_put(&tree, hash + leaf % CHUNK * 32);
         }
         mix_merkle_root(&tree, root);
         mix_tensor_digest(t->dtype, t->rank, t->shape, root, t->digest);
@@ -1059,11 +1121,25 @@ static void tick(void *context)
         t->tick(t->context);
 }
 
+/* An earlier run was killed when it had only to tidy up: report what it has made. */
+static enum mix_rc finish_published(struct run *run, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    run->bytes_resumed = run->target.bytes;
+    if ((rc = make_digests(run, NULL, err)) || (rc = compare_digests(run, err)) ||
+        (rc = mix_digest_totals(&run->target.m, &run->result->digests, err)))
+        return rc;
+    return mix_commit_publish(run->commit, err);
+}
+
 static enum mix_rc run_all(struct run *run, struct mix_err *err)
 {
     const struct mix_job *job = run->job;
     enum mix_rc rc;
 
+    if (mix_commit_is_published(run->commit))
+        return finish_published(run, err);
     if ((rc = check_space(run, err)) || (rc = walk_share(run, err)) ||
         (!job->worker && (rc = count_slices(run, err))) ||
         (rc = mix_commit_wait(run->commit, is_complete, run, job->progress, err)) ||

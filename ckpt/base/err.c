@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Without words nobody knows the code any more; but never MIX_OK, for something failed. */
+static const enum mix_rc UNSAID = MIX_IO;
+
 static void set(struct mix_err *err, enum mix_rc rc, const char *fmt, va_list ap)
 {
     memset(err, 0, sizeof *err);
@@ -61,7 +64,7 @@ enum mix_rc mix_err_at(struct mix_err *err, const char *fmt, ...)
     va_list ap;
 
     if (!err)
-        return MIX_OK;
+        return UNSAID;
     va_start(ap, fmt);
     vsnprintf(where, sizeof where, fmt, ap);
     va_end(ap);
@@ -72,7 +75,7 @@ enum mix_rc mix_err_at(struct mix_err *err, const char *fmt, ...)
 enum mix_rc mix_err_file(struct mix_err *err, const char *path)
 {
     if (!err)
-        return MIX_OK;
+        return UNSAID;
     put_in_front(err, path);
     if (!err->file[0])
         snprintf(err->file, sizeof err->file, "%s", path);
@@ -83,7 +86,7 @@ enum mix_rc mix_err_tensor(struct mix_err *err, const char *name, uint64_t begin
                            uint64_t end)
 {
     if (!err)
-        return MIX_OK;
+        return UNSAID;
     snprintf(err->tensor, sizeof err->tensor, "%s", name);
     err->begin = begin;
     err->end = end;

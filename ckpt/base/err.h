@@ -49,7 +49,10 @@ enum mix_rc mix_fail(struct mix_err *err, enum mix_rc rc, const char *fmt, ...)
 enum mix_rc mix_fail_errno(struct mix_err *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Put "where: " in front of the words that are there, and return their code. */
+/*
+ * Put "where: " in front of the words that are there, and return their code. Without
+ * words (`err` is NULL) the code is lost: these three give MIX_IO then, never MIX_OK.
+ */
 enum mix_rc mix_err_at(struct mix_err *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -1,7 +1,6 @@
 /* file.c - whole writes, durable folders. */
 #include "ckpt/base/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -35,6 +34,18 @@ enum mix_rc mix_file_open(const char *path, int *fd, struct mix_err *err)
 {
     *fd = open_retry(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0666);
     return *fd < 0 ? mix_fail_errno(err, "%s: cannot open for writing", path) : MIX_OK;
+}
+
+enum mix_rc mix_file_create(const char *path, int *fd, struct mix_err *err)
+{
+    *fd = open_retry(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0666);
+    return *fd < 0 ? mix_fail_errno(err, "%s: cannot open for writing", path) : MIX_OK;
+}
+
+enum mix_rc mix_file_open_again(const char *path, int *fd, struct mix_err *err)
+{
+    *fd = open_retry(path, O_RDONLY | O_NOFOLLOW, 0);
+    return *fd < 0 ? mix_fail_errno(err, "%s: cannot open", path) : MIX_OK;
 }
 
 enum mix_rc mix_file_close(int *fd, const char *path, struct mix_err *err)
@@ -163,11 +174,14 @@ enum mix_rc mix_file_get(const char *path, uint64_t limit, struct mix_buf *out,
     return rc;
 }
 
-bool mix_path_exists(const char *path)
+enum mix_rc mix_path_find(const char *path, bool *there, struct mix_err *err)
 {
     struct stat st;
 
-    return lstat(path, &st) == 0;
+    *there = lstat(path, &st) == 0;
+    return *there || errno == ENOENT || errno == ENOTDIR
+               ? MIX_OK
+               : mix_fail_errno(err, "%s: cannot stat", path);
 }
 
 bool mix_path_is_folder(const char *path)
@@ -175,6 +189,16 @@ bool mix_path_is_folder(const char *path)
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+DIR *mix_folder_open(const char *path)
+{
+    DIR *dir;
+
+    do
+        dir = opendir(path);
+    while (!dir && errno == EINTR);
+    return dir;
 }
 
 enum mix_rc mix_folder_make(const char *path, struct mix_err *err)
@@ -189,8 +213,15 @@ enum mix_rc mix_folder_make(const char *path, struct mix_err *err)
 enum mix_rc mix_folder_make_parents(const char *path, struct mix_err *err)
 {
     struct mix_buf part = MIX_BUF_INIT;
+    const char *slash = strrchr(path, '/');
     enum mix_rc rc = mix_buf_put(&part, path, strlen(path), err);
 
+    if (!rc && slash && slash > path) {
+        part.data[slash - path] = '\0';
+        if (mix_path_is_folder(part.data)) /* as it is for all files of a folder but one */
+            part.len = 0;
+        part.data[slash - path] = '/';
+    }
     for (size_t i = 1; !rc && i < part.len; i++) {
         if (part.data[i] != '/' || part.data[i - 1] == '/')
             continue;
@@ -226,7 +257,7 @@ static enum mix_rc for_each_in(const char *path,
     struct mix_buf child = MIX_BUF_INIT;
     enum mix_rc rc = MIX_OK;
     struct dirent *entry;
-    DIR *dir = opendir(path);
+    DIR *dir = mix_folder_open(path);
 
     if (!dir)
         return mix_fail_errno(err, "%s: cannot open the folder", path);
@@ -258,8 +289,8 @@ enum mix_rc mix_folder_sync_tree(const char *path, struct mix_err *err)
     }
     if (!S_ISREG(st.st_mode))
         return MIX_OK;
-    if ((fd = open_retry(path, O_RDONLY | O_NOFOLLOW, 0)) < 0)
-        return mix_fail_errno(err, "%s: cannot open", path);
+    if ((rc = mix_file_open_again(path, &fd, err)))
+        return rc;
     rc = mix_file_sync(fd, path, err);
     close(fd);
     return rc;

@@ -5,6 +5,7 @@
 #ifndef MIXCKPT_CKPT_BASE_FILE_H
 #define MIXCKPT_CKPT_BASE_FILE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,10 @@ enum mix_rc mix_path_join(struct mix_buf *out, const char *folder, const char *n
 
 /* Open for reading and writing, created if not there; never through a symbolic link. */
 enum mix_rc mix_file_open(const char *path, int *fd, struct mix_err *err);
+/* The same, and empty. */
+enum mix_rc mix_file_create(const char *path, int *fd, struct mix_err *err);
+/* Open what a job has written, to read or to sync it; likewise never through a link. */
+enum mix_rc mix_file_open_again(const char *path, int *fd, struct mix_err *err);
 enum mix_rc mix_file_close(int *fd, const char *path, struct mix_err *err); /* sets -1 */
 enum mix_rc mix_file_write(int fd, const char *path, uint64_t offset, const void *data,
                            size_t len, struct mix_err *err);
@@ -34,8 +39,10 @@ enum mix_rc mix_file_put(const char *path, const void *data, size_t len, bool sy
 enum mix_rc mix_file_get(const char *path, uint64_t limit, struct mix_buf *out,
                          struct mix_err *err);
 
-bool mix_path_exists(const char *path); /* of any kind; a dangling link exists */
+/* Whether anything stands there, a dangling link too. Not to know is an error, never a no. */
+enum mix_rc mix_path_find(const char *path, bool *there, struct mix_err *err);
 bool mix_path_is_folder(const char *path);
+DIR *mix_folder_open(const char *path); /* opendir() that survives EINTR */
 /* Make a folder; one that is there is fine. */
 enum mix_rc mix_folder_make(const char *path, struct mix_err *err);
 /* Make the folders that `path` lies in. */

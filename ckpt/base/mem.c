@@ -125,7 +125,8 @@ struct mix_arena_block {
 enum mix_rc mix_arena_new(struct mix_arena *arena, void *out, size_t bytes,
                           struct mix_err *err)
 {
-    const size_t usual = 64 << 10;
+    /* Small at first, because there may be ten thousand arenas; doubled up to 64 KiB. */
+    const size_t least = 1 << 10, most = 64 << 10;
     struct mix_arena_block *block = arena->block;
 
     *(void **)out = NULL;
@@ -133,6 +134,7 @@ enum mix_rc mix_arena_new(struct mix_arena *arena, void *out, size_t bytes,
         return no_memory(err, bytes);
     bytes = mix_round_up(bytes ? bytes : 1, _Alignof(max_align_t));
     if (!block || block->capacity - block->used < bytes) {
+        size_t usual = block ? mix_min(mix_max(2 * block->capacity, least), most) : least;
         size_t capacity = bytes > usual ? bytes : usual;
         enum mix_rc rc = mix_new(&block, sizeof *block + capacity, err);
 

@@ -20,6 +20,7 @@
 
 enum {
     PREFIX_BYTES = 8,
+    FIRST_BYTES = 512,      /* read with the prefix: the whole header of a small file */
     MAX_HEADER = 100000000, /* the reference's own limit for N */
     MAX_WARNINGS = 100,     /* a hostile header has a million oddities; nobody reads them */
 };
@@ -491,8 +492,9 @@ static enum mix_rc check_all(struct mix_safetensors *st, struct mix_err *err)
 static enum mix_rc read_header(struct mix_store *store, const char *path,
                                struct mix_safetensors *st, struct mix_err *err)
 {
-    unsigned char prefix[PREFIX_BYTES];
+    unsigned char first[FIRST_BYTES];
     struct mix_stat stat;
+    size_t have;
     enum mix_rc rc;
 
     if ((rc = mix_store_stat(store, path, &stat, err)))
@@ -502,13 +504,14 @@ static enum mix_rc read_header(struct mix_store *store, const char *path,
     if (stat.bytes < PREFIX_BYTES)
         return too_short(stat.bytes, err);
     st->file_bytes = stat.bytes;
-    if ((rc = mix_store_read(store, path, 0, prefix, sizeof prefix, err)) ||
-        (rc = header_length(prefix, stat.bytes, &st->header_len, err)) ||
+    have = (size_t)mix_min(stat.bytes, FIRST_BYTES);
+    if ((rc = mix_store_read(store, path, 0, first, have, err)) ||
+        (rc = header_length(first, stat.bytes, &st->header_len, err)) ||
         (rc = mix_new(&st->header, st->header_len, err)))
         return rc;
-    memcpy(st->header, prefix, sizeof prefix);
-    return mix_store_read(store, path, PREFIX_BYTES, st->header + PREFIX_BYTES,
-                          st->header_len - PREFIX_BYTES, err);
+    have = (size_t)mix_min(have, st->header_len);
+    memcpy(st->header, first, have);
+    return mix_store_read(store, path, have, st->header + have, st->header_len - have, err);
 }
 
 enum mix_rc mix_safetensors_open(struct mix_store *store, const char *path,

@@ -5,7 +5,6 @@
  * descriptors: the last 256 files that were read stay open, the one unused for
  * longest goes first. A descriptor that some thread is reading from is pinned.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -218,7 +217,7 @@ static enum mix_rc local_list(struct mix_store *store, const char *path, struct 
     struct dirent *entry;
     DIR *dir = NULL;
 
-    if (!rc && !(dir = opendir(full.data)))
+    if (!rc && !(dir = mix_folder_open(full.data)))
         rc = errno == ENOENT ? mix_fail(err, MIX_NOT_FOUND, "%s: there is no such folder", path)
                              : mix_fail_errno(err, "%s: cannot open the folder", path);
     while (!rc && (errno = 0, entry = readdir(dir)))

@@ -66,19 +66,41 @@ static enum mix_rc memory_read(struct mix_store *store, const char *path, uint64
     return MIX_OK;
 }
 
+/* A folder is whatever a path has before a '/': name it once. */
+static enum mix_rc add_folder(struct mix_names *out, const char *name, size_t len,
+                              struct mix_err *err)
+{
+    struct mix_buf folder = MIX_BUF_INIT;
+    enum mix_rc rc = mix_buf_put(&folder, name, len, err);
+
+    for (size_t i = 0; i < out->count; i++)
+        if (!strncmp(out->name[i], name, len + 1)) /* with its '/' */
+            goto out;
+    if (!rc)
+        rc = mix_names_add(out, folder.data, true, err);
+out:
+    mix_buf_release(&folder);
+    return rc;
+}
+
 static enum mix_rc memory_list(struct mix_store *store, const char *path,
                                struct mix_names *out, struct mix_err *err)
 {
     struct memory *memory = (struct memory *)store;
+    bool found = !strcmp(path, ".");
     enum mix_rc rc = MIX_OK;
 
     for (size_t i = 0; i < memory->count && !rc; i++) {
-        const char *rest = below(memory->file[i].path, path);
+        const char *rest = below(memory->file[i].path, path), *slash;
 
-        if (rest && !strchr(rest, '/'))
-            rc = mix_names_add(out, rest, false, err);
+        if (!rest)
+            continue;
+        found = true;
+        slash = strchr(rest, '/');
+        rc = slash ? add_folder(out, rest, (size_t)(slash - rest), err)
+                   : mix_names_add(out, rest, false, err);
     }
-    return rc;
+    return rc || found ? rc : mix_fail(err, MIX_NOT_FOUND, "there is no such folder");
 }
 
 static enum mix_rc memory_link_target(struct mix_store *store, const char *path,

@@ -34,7 +34,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { RULES = 4, DO_NOTHING = 0, DO_KILL = -1, DO_STOP = -2, DO_HALF = -3 };
+enum { RULES = 16, DO_NOTHING = 0, DO_KILL = -1, DO_STOP = -2, DO_HALF = -3 };
 
 static struct rule {
     char calls[256]; /* ",a,b,c," */
@@ -62,10 +62,10 @@ static void give_up(const char *why)
 
 static void parse_rule(char *text)
 {
-    struct rule *r = &rule[rule_count++];
+    struct rule *r = &rule[rule_count];
     char *when = strchr(text, ':'), *what = when ? strchr(when + 1, ':') : NULL, *end;
 
-    if (!what || rule_count == RULES)
+    if (!what || rule_count++ == RULES)
         give_up("a rule without three fields, or too many rules");
     *when++ = *what++ = '\0';
     snprintf(r->calls, sizeof r->calls, ",%s,", text);

@@ -24,3 +24,13 @@ void test_assert_ok(enum mix_rc rc, const struct mix_err *err, const char *call,
     print_error("[%s] %s: %s: %s\n", row, call, mix_rc_name(rc), err->text);
     _fail(file, line);
 }
+
+void test_assert_rc(enum mix_rc rc, enum mix_rc want, const struct mix_err *err,
+                    const char *call, const char *file, int line)
+{
+    if (rc == want)
+        return;
+    print_error("[%s] %s: %s, not %s: %s\n", row, call, mix_rc_name(rc), mix_rc_name(want),
+                rc ? err->text : "");
+    _fail(file, line);
+}

@@ -26,4 +26,9 @@ void test_assert_text(const char *text, const char *part, const char *file, int 
 void test_assert_ok(enum mix_rc rc, const struct mix_err *err, const char *call,
                     const char *file, int line);
 
+/* A call that must give `want`; prints what it gave, and the words, if it does not. */
+#define assert_rc(call, want, err) test_assert_rc(call, want, err, #call, __FILE__, __LINE__)
+void test_assert_rc(enum mix_rc rc, enum mix_rc want, const struct mix_err *err,
+                    const char *call, const char *file, int line);
+
 #endif
