@@ -37,18 +37,33 @@ enum mix_rc mix_opening_fault(struct mix_opening *o, const char *file, enum mix_
     return rc ? mix_err_file(err, file) : MIX_OK;
 }
 
+bool mix_has_ending(const char *name, const char *ending)
+{
+    size_t len = strlen(name), n = strlen(ending);
+
+    return len >= n && !strcmp(name + len - n, ending);
+}
+
 bool mix_is_weight_file(const char *name)
 {
     static const char *const ending[] = { ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5" };
-    size_t len = strlen(name);
 
-    for (size_t i = 0; i < MIX_ARRAY_LEN(ending); i++) {
-        size_t n = strlen(ending[i]);
-
-        if (len >= n && !strcmp(name + len - n, ending[i]))
+    for (size_t i = 0; i < MIX_ARRAY_LEN(ending); i++)
+        if (mix_has_ending(name, ending[i]))
             return true;
-    }
     return false;
+}
+
+bool mix_is_carried_name(const char *name)
+{
+    /* The last three: hf/.weights/, <dst>.partial/job/, and what makes a folder ours. */
+    static const char *const taken[] = { "model.safetensors.index.json", ".weights", "job",
+                                         "mixckpt.json" };
+
+    for (size_t i = 0; i < MIX_ARRAY_LEN(taken); i++)
+        if (!strcmp(name, taken[i]))
+            return false;
+    return !strchr(name, '/') && !mix_is_weight_file(name);
 }
 
 enum mix_rc mix_opening_config(struct mix_opening *o, const char *path, const char *text,
@@ -208,16 +223,16 @@ static enum mix_rc find_mark(struct mix_store *store, const struct mark **out,
 static enum mix_rc open_file(struct mix_opening *o, const char *name, struct mix_err *err)
 {
     static const unsigned char hdf5_signature[8] = { 0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n' };
-    size_t len = strlen(name);
     unsigned char first[8];
-    struct mix_err ignored;
+    enum mix_rc rc = mix_store_read(o->ckpt->store, name, 0, first, 8, err);
 
-    if (!mix_store_read(o->ckpt->store, name, 0, first, 8, &ignored) &&
-        !memcmp(first, hdf5_signature, 8))
+    if (rc && rc != MIX_TRUNCATED)
+        return mix_err_file(err, name);
+    if (!rc && !memcmp(first, hdf5_signature, 8))
         return mix_opening_h5(o, name, err);
-    if (len >= 3 && !strcmp(name + len - 3, ".h5"))
+    if (mix_has_ending(name, ".h5"))
         return mix_opening_h5(o, name, err); /* says what is wrong with it */
-    if (len >= 12 && !strcmp(name + len - 12, ".safetensors"))
+    if (mix_has_ending(name, ".safetensors"))
         return mix_opening_hf(o, name, err);
     if (!strcmp(name, "mixckpt.json"))
         return mix_opening_mixckpt(o, err);
@@ -273,40 +288,46 @@ static enum mix_rc point_at_copies(const char *url, struct mix_err *err)
                     partial);
 }
 
-enum mix_rc mix_checkpoint_open(const char *url, struct mix_defects *defects,
-                                struct mix_checkpoint **out, struct mix_err *err)
+enum mix_rc mix_checkpoint_open_in(struct mix_store *store, struct mix_defects *defects,
+                                   struct mix_checkpoint **out, struct mix_err *err)
 {
     struct mix_opening o = { .defects = defects };
+    const char *file = mix_store_file(store); /* the store is the folder that it lies in */
     struct mix_checkpoint *ckpt = NULL;
-    const char *file;
     enum mix_rc rc;
 
     *out = NULL;
-    if ((rc = mix_new(&ckpt, sizeof *ckpt, err)))
+    if ((rc = mix_new(&ckpt, sizeof *ckpt, err))) {
+        mix_store_close(store);
         return rc;
-    mix_texts_init(&ckpt->warnings);
-    o.ckpt = ckpt;
-    if ((rc = mix_store_open(url, &ckpt->store, err))) {
-        rc = rc == MIX_NOT_FOUND ? point_at_copies(url, err) : rc;
-        goto out;
     }
-
-    /* The store of a file is the folder that it lies in. */
-    file = mix_store_file(ckpt->store);
-    rc = file ? open_file(&o, file, err) : open_folder(&o, url, err);
+    mix_texts_init(&ckpt->warnings);
+    ckpt->store = store;
+    o.ckpt = ckpt;
+    rc = file ? open_file(&o, file, err) : open_folder(&o, mix_store_url(store), err);
     if (!rc && ckpt->form != MIX_FORM_MIXCKPT)
         rc = settle(&o, err);
     if (!rc && ckpt->form == MIX_FORM_HF)
         rc = mix_opening_hf_index(&o, err);
-    if (!rc) {
-        *out = ckpt;
-        ckpt = NULL;
-    }
-out:
     free(o.tensor);
     free(o.file);
-    mix_checkpoint_close(ckpt);
+    if (rc)
+        mix_checkpoint_close(ckpt);
+    else
+        *out = ckpt;
     return rc;
+}
+
+enum mix_rc mix_checkpoint_open(const char *url, struct mix_defects *defects,
+                                struct mix_checkpoint **out, struct mix_err *err)
+{
+    struct mix_store *store;
+    enum mix_rc rc = mix_store_open(url, &store, err);
+
+    *out = NULL;
+    if (rc)
+        return rc == MIX_NOT_FOUND ? point_at_copies(url, err) : rc;
+    return mix_checkpoint_open_in(store, defects, out, err);
 }
 
 void mix_checkpoint_close(struct mix_checkpoint *ckpt)

@@ -65,6 +65,9 @@ struct mix_checkpoint {
  */
 enum mix_rc mix_checkpoint_open(const char *url, struct mix_defects *defects,
                                 struct mix_checkpoint **out, struct mix_err *err);
+/* The same in a store that is open, which the checkpoint takes over, also if this fails. */
+enum mix_rc mix_checkpoint_open_in(struct mix_store *store, struct mix_defects *defects,
+                                   struct mix_checkpoint **out, struct mix_err *err);
 void mix_checkpoint_close(struct mix_checkpoint *ckpt); /* accepts NULL */
 
 /*

@@ -33,7 +33,8 @@ static enum mix_rc add_weight_file(struct mix_opening *o, const char *name,
     size_t count;
     enum mix_rc rc;
 
-    if ((rc = mix_safetensors_open(ckpt->store, name, &st, err))) {
+    if ((rc = mix_path_check(name, err)) ||
+        (rc = mix_safetensors_open(ckpt->store, name, &st, err))) {
         /* The words start with the path already. */
         return o->defects ? mix_defects_take(o->defects, name, rc, err) : rc;
     }
@@ -74,9 +75,9 @@ static enum mix_rc files_of_index(struct mix_opening *o, const struct mix_json *
     for (const struct mix_json *at = mix_json_first(map); at; at = mix_json_next(at)) {
         const char *file = mix_json_string(at);
 
-        if (!file || !*file || strchr(file, '/'))
+        if (!file || strchr(file, '/') || !mix_has_ending(file, ".safetensors"))
             return mix_fail(err, MIX_BAD_FORMAT, "weight_map puts '%s' into '%s', which names no "
-                            "file of the folder", mix_json_key(at), file ? file : "?");
+                            ".safetensors file of the folder", mix_json_key(at), file ? file : "?");
         if ((rc = mix_arena_text(&o->ckpt->m.arena, file, strlen(file), &name[kept++], err)))
             return rc;
     }
@@ -149,6 +150,9 @@ static enum mix_rc add_carried(struct mix_opening *o, const char *name, struct m
         return rc == MIX_NOT_FOUND /* a dangling link */
                    ? mix_texts_add(&ckpt->warnings, err, "%s: cannot be read, left out", name)
                    : mix_err_file(err, name);
+    if (!mix_is_carried_name(name) || mix_path_check(name, err))
+        return mix_texts_add(&ckpt->warnings, err,
+                             "%s: no file of this name can be carried along, left out", name);
     if (st.bytes > MIX_CARRIED_LIMIT)
         return mix_texts_add(&ckpt->warnings, err,
                              "%s: %" PRIu64 " bytes are too many to carry along, left out", name,

@@ -60,6 +60,30 @@ static enum mix_rc read_side(struct mix_opening *o, const struct mix_ckpt_side *
     return MIX_OK;
 }
 
+/*
+ * The names under hf/ become names in a folder that is exported: none may be that of a
+ * weight file, of another file, or lead elsewhere.
+ */
+static enum mix_rc check_side_names(const struct mix_manifest *m, struct mix_err *err)
+{
+    for (size_t i = 0; i < m->side_count; i++) {
+        const char *name = m->side[i].name;
+        bool right;
+
+        if (!strncmp(name, weights_folder, strlen(weights_folder))) {
+            name += strlen(weights_folder);
+            right = !strchr(name, '/') && (!strcmp(name, "model.safetensors.index.json") ||
+                                           mix_has_ending(name, ".safetensors.header"));
+        } else {
+            right = strncmp(name, "hf/", 3) || mix_is_carried_name(name + 3);
+        }
+        if (!right)
+            return mix_fail(err, MIX_BAD_FORMAT, "lists '%s'; no such file travels with weights",
+                            m->side[i].name);
+    }
+    return MIX_OK;
+}
+
 static enum mix_rc add_origin(struct mix_opening *o, const struct mix_ckpt_side *side,
                               struct mix_err *err)
 {
@@ -71,7 +95,7 @@ static enum mix_rc add_origin(struct mix_opening *o, const struct mix_ckpt_side 
 
     if ((rc = read_side(o, side, &text, err)))
         goto out;
-    if (len > ending && !strcmp(base + len - ending, header_ending)) {
+    if (mix_has_ending(base, header_ending)) {
         struct mix_origin_file *origin = &ckpt->origin[ckpt->origin_count];
 
         if ((rc = mix_arena_text(&ckpt->m.arena, base, len - ending, &origin->name, err)) ||
@@ -122,7 +146,7 @@ enum mix_rc mix_opening_mixckpt(struct mix_opening *o, struct mix_err *err)
     ckpt->form = MIX_FORM_MIXCKPT;
     if ((rc = mix_store_read_all(ckpt->store, path, MANIFEST_LIMIT, &text, err)) ||
         (rc = mix_manifest_parse(text.data, text.len, &ckpt->m, err)) ||
-        (rc = check_side_sizes(&ckpt->m, err)))
+        (rc = check_side_sizes(&ckpt->m, err)) || (rc = check_side_names(&ckpt->m, err)))
         goto out;
     if (ckpt->m.model)
         rc = mix_geometry_parse(ckpt->m.model, strlen(ckpt->m.model), &ckpt->geometry, err);

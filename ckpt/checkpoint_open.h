@@ -35,8 +35,14 @@ enum mix_rc mix_opening_add(struct mix_opening *o, const char *file, uint64_t fi
                             const struct mix_tensor *tensor, size_t count,
                             struct mix_err *err);
 
+bool mix_has_ending(const char *name, const char *ending);
 /* True for what never travels as a file: weights by their ending. */
 bool mix_is_weight_file(const char *name);
+/*
+ * Whether a file beside the weights can travel under this name: not those of weights and
+ * of their index, nor those that the folder it travels in needs itself.
+ */
+bool mix_is_carried_name(const char *name);
 
 enum {
     MIX_CARRIED_LIMIT = 64 << 20,  /* larger files beside the weights are left out */

@@ -192,7 +192,14 @@ enum mix_rc mix_commit_path(struct mix_commit *c, const char *name, struct mix_b
 {
     enum mix_rc rc = mix_path_join(out, c->partial, name, err);
 
-    return rc || !strchr(name, '/') ? rc : mix_folder_make_parents(out->data, err);
+    /* Below <dst>.partial only: if worker 0 has removed that, it must not come back. */
+    for (char *at = rc ? NULL : strchr(out->data + strlen(c->partial) + 1, '/'); at && !rc;
+         at = strchr(at + 1, '/')) {
+        *at = '\0';
+        rc = mix_folder_make(out->data, err);
+        *at = '/';
+    }
+    return rc;
 }
 
 /* ---- journals ---- */
@@ -490,6 +497,20 @@ static enum mix_rc remove_moved_job(struct mix_commit *c, struct mix_err *err)
     return rc;
 }
 
+/*
+ * Remove <dst>.partial. It is moved away first, in one step: other workers may still be
+ * writing files into it, and what a kill leaves is no job's, and gone with the next run.
+ */
+static enum mix_rc discard_partial(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+
+    if ((rc = mix_path_remove(c->moved_job, err)) ||
+        (rc = mix_path_rename(c->partial, c->moved_job, err)))
+        return rc;
+    return mix_path_remove(c->moved_job, err);
+}
+
 static enum mix_rc is_our_job(const char *folder, const struct mix_buf *job, bool *ours,
                               struct mix_err *err)
 {
@@ -622,7 +643,7 @@ static enum mix_rc begin_first(struct mix_commit *c, const struct mix_buf *job,
         return mix_fail(err, MIX_EXISTS,
                         "%s: is the unfinished work of another job: another source, or other "
                         "options (--force removes it)", c->partial);
-    if ((found == ANOTHER && (rc = mix_path_remove(c->partial, err))) ||
+    if ((found == ANOTHER && (rc = discard_partial(c, err))) ||
         (rc = mix_folder_make_parents(c->partial, err)) ||
         (rc = mix_folder_make(c->partial, err)) || (rc = mix_folder_make(c->job, err)) ||
         (rc = mix_path_join(&path, c->job, "job.json", err)) ||
@@ -683,6 +704,13 @@ static enum mix_rc open_own_files(struct mix_commit *c, struct mix_err *err)
 }
 
 /* ---- signs of life ---- */
+
+static bool is_fault_of_input(enum mix_rc rc)
+{
+    return rc == MIX_BAD_FORMAT || rc == MIX_CORRUPT || rc == MIX_TRUNCATED ||
+           rc == MIX_MISMATCH || rc == MIX_OVERLAP || rc == MIX_HOLE || rc == MIX_NOT_FOUND ||
+           rc == MIX_UNSUPPORTED;
+}
 
 static int64_t now_ns(void)
 {
@@ -940,6 +968,7 @@ static enum mix_rc check_worker(struct mix_commit *c, unsigned worker, struct mi
 {
     const struct mix_buf *old = &c->old_status[worker];
     const char *words;
+    bool refused;
     enum mix_rc rc;
 
     *fresh = false;
@@ -948,11 +977,13 @@ static enum mix_rc check_worker(struct mix_commit *c, unsigned worker, struct mi
     if (status->len == old->len && (!old->len || !memcmp(status->data, old->data, old->len)))
         return MIX_OK;
     *fresh = true;
-    if (strncmp(status->data, "failed ", 7))
+    refused = !strncmp(status->data, "refused ", 8);
+    if (!refused && strncmp(status->data, "failed ", 7))
         return MIX_OK;
     words = strchr(status->data, '\n');
-    return mix_fail(err, MIX_IO, "worker %u of %u failed: %s", worker, c->options.worker_count,
-                    words ? words + 1 : "");
+    /* What it found in the input ends the job for all: MIX_CORRUPT stands for any of it. */
+    return mix_fail(err, refused ? MIX_CORRUPT : MIX_IO, "worker %u of %u failed: %s", worker,
+                    c->options.worker_count, words ? words + 1 : "");
 }
 
 /*
@@ -1222,13 +1253,6 @@ enum mix_rc mix_commit_publish(struct mix_commit *c, struct mix_err *err)
     return rc;
 }
 
-static bool is_fault_of_input(enum mix_rc rc)
-{
-    return rc == MIX_BAD_FORMAT || rc == MIX_CORRUPT || rc == MIX_TRUNCATED ||
-           rc == MIX_MISMATCH || rc == MIX_OVERLAP || rc == MIX_HOLE || rc == MIX_NOT_FOUND ||
-           rc == MIX_UNSUPPORTED;
-}
-
 void mix_commit_end(struct mix_commit *c, enum mix_rc rc, const struct mix_err *why)
 {
     struct mix_err ignored;
@@ -1237,7 +1261,7 @@ void mix_commit_end(struct mix_commit *c, enum mix_rc rc, const struct mix_err *
         return;
     if (rc && why) {
         mix_commit_flush(c, &ignored); /* what is done need not be done again */
-        put_status(c, "failed", why->text, &ignored);
+        put_status(c, is_fault_of_input(rc) ? "refused" : "failed", why->text, &ignored);
     }
     if (c->journal >= 0)
         close(c->journal);
@@ -1246,7 +1270,7 @@ void mix_commit_end(struct mix_commit *c, enum mix_rc rc, const struct mix_err *
     for (unsigned i = 0; i < c->leaf_fd_count; i++)
         close(c->leaf_fd[i]);
     if (why && is_fault_of_input(rc) && c->options.worker == 0 && !c->published)
-        mix_path_remove(c->partial, &ignored);
+        discard_partial(c, &ignored);
     for (unsigned i = 0; c->old_status && i < c->options.worker_count; i++)
         mix_buf_release(&c->old_status[i]);
     free(c->old_status);

@@ -144,6 +144,25 @@ enum mix_rc mix_manifest_emit(struct mix_manifest *m, struct mix_buf *out,
 
 /* ---- reading ---- */
 
+enum mix_rc mix_path_check(const char *path, struct mix_err *err)
+{
+    for (size_t left = strlen(path), at = 0, n; at < left; at += n) {
+        n = mix_utf8_sequence(path + at, left - at);
+        if (!n || (unsigned char)path[at] < 0x20 || path[at] == 0x7f)
+            return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' holds a control character or is "
+                            "not UTF-8", path);
+    }
+    for (const char *part = path; part;) {
+        const char *end = strchr(part, '/');
+        size_t len = end ? (size_t)(end - part) : strlen(part);
+
+        if (!len || (len == 1 && *part == '.') || (len == 2 && !memcmp(part, "..", 2)))
+            return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' leaves the checkpoint", path);
+        part = end ? end + 1 : NULL;
+    }
+    return MIX_OK;
+}
+
 /* Behind everything that `self` vouches for. */
 enum { SELF_TAIL = sizeof "\"self\":\"\"\n}\n" - 1 + 64 };
 
@@ -225,23 +244,14 @@ static enum mix_rc get_object_text(struct mix_manifest *m, const struct mix_json
     return rc;
 }
 
-/* A path in a checkpoint: relative, no empty part, no "..". */
 static enum mix_rc get_path(struct mix_manifest *m, const struct mix_json *object,
                             const char **out, struct mix_err *err)
 {
     const char *text;
     enum mix_rc rc;
 
-    if ((rc = get_text(object, "name", &text, err)))
+    if ((rc = get_text(object, "name", &text, err)) || (rc = mix_path_check(text, err)))
         return rc;
-    for (const char *part = text; part;) {
-        const char *end = strchr(part, '/');
-        size_t len = end ? (size_t)(end - part) : strlen(part);
-
-        if (!len || (len == 1 && *part == '.') || (len == 2 && !memcmp(part, "..", 2)))
-            return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' leaves the checkpoint", text);
-        part = end ? end + 1 : NULL;
-    }
     return mix_arena_text(&m->arena, text, strlen(text), out, err);
 }
 

@@ -85,6 +85,12 @@ enum mix_rc mix_manifest_parse(const char *text, size_t len, struct mix_manifest
                                struct mix_err *err);
 void mix_manifest_release(struct mix_manifest *m);
 
+/*
+ * A path in a checkpoint: relative, no empty part, no "..", UTF-8 without control
+ * characters. MIX_BAD_FORMAT if it is not that.
+ */
+enum mix_rc mix_path_check(const char *path, struct mix_err *err);
+
 /* The tensor of that name, or NULL: binary search. */
 struct mix_ckpt_tensor *mix_manifest_find(const struct mix_manifest *m, const char *name);
 

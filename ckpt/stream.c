@@ -6,8 +6,10 @@
  *
  * An item with one part is read straight into the stage of its file. An item whose
  * columns go to several files is read into `weave` and dealt out row by row. Leaves are
- * queued as pointers into those buffers, hashed several at a time, and always before a
- * buffer that they point into is used again.
+ * queued as pointers into those buffers, and always hashed before a buffer that they
+ * point into is used again. Hashing is the dearest step, and fastest with exactly as many
+ * leaves as the CPU takes at once: so a block ends where that many are queued, whatever
+ * items they come from, and a stage is a little larger than they are.
  */
 #include "ckpt/stream.h"
 
@@ -24,10 +26,12 @@
 #include "ckpt/digest_tree.h"
 
 enum {
-    BLOCK_BYTES = MIX_SHA256_BATCH * MIX_LEAF_BYTES, /* as many leaves as hash fastest */
-    SLICE_BYTES = 256 << 20,
+    BATCH = MIX_SHA256_BATCH,
+    /* A batch of leaves, what comes before the first of them, and some gaps and small ones. */
+    STAGE_BYTES = (BATCH + 2) * MIX_LEAF_BYTES,
+    SLICE_BYTES = 64 << 20,           /* small, so that threads end at about the same time */
     QUEUE = 256,                      /* leaves of many small tensors */
-    TAILS = 4,                        /* leaves that end behind their item */
+    TAILS = BATCH,                    /* leaves that end behind their item */
     GAP_FILLED = 4096,                /* alignment between pieces is written, more is left */
 };
 
@@ -68,7 +72,7 @@ enum mix_rc mix_group_add_item(struct mix_group *group, const struct mix_item *i
 }
 
 /*
- * Walk the items and cut where 256 MiB are full: between items, or in a large one where
+ * Walk the items and cut where 64 MiB are full: between items, or in a large one where
  * a leaf begins. Counts only, if `slice` is NULL.
  */
 static size_t cut_slices(const struct mix_group *group, struct mix_slice *slice)
@@ -180,7 +184,7 @@ struct mix_stream {
     struct leaf leaf[QUEUE];
     struct mix_sha256_job job[QUEUE];
     unsigned char hash[QUEUE][32];
-    size_t queued;
+    size_t queued, queued_whole; /* leaves, and those of them that have 64 KiB */
 
     /* the slice at hand */
     const struct mix_group *group;
@@ -191,7 +195,7 @@ struct mix_stream {
 
 uint64_t mix_stream_memory(size_t file_count)
 {
-    return (file_count + 1) * BLOCK_BYTES + TAILS * MIX_LEAF_BYTES + sizeof(struct mix_stream);
+    return (file_count + 1) * STAGE_BYTES + TAILS * MIX_LEAF_BYTES + sizeof(struct mix_stream);
 }
 
 enum mix_rc mix_stream_new(const struct mix_ckpt_tensor *tensor, int with_crc,
@@ -205,7 +209,7 @@ enum mix_rc mix_stream_new(const struct mix_ckpt_tensor *tensor, int with_crc,
         return rc;
     s->tensor = tensor;
     s->with_crc = with_crc;
-    if ((rc = mix_new(&s->weave, BLOCK_BYTES, err)) ||
+    if ((rc = mix_new(&s->weave, STAGE_BYTES, err)) ||
         (rc = mix_new(&s->tail, TAILS * MIX_LEAF_BYTES, err))) {
         mix_stream_free(s);
         return rc;
@@ -240,7 +244,7 @@ static enum mix_rc need_stages(struct mix_stream *s, size_t count, struct mix_er
         enum mix_rc rc;
 
         memset(stage, 0, sizeof *stage);
-        if ((rc = mix_new(&stage->data, BLOCK_BYTES, err)))
+        if ((rc = mix_new(&stage->data, STAGE_BYTES, err)))
             return rc;
     }
     return MIX_OK;
@@ -260,7 +264,7 @@ static enum mix_rc flush_leaves(struct mix_stream *s, struct mix_err *err)
         rc = s->sink->leaves(s->sink->context, s->leaf[i].tensor, s->leaf[i].index, s->hash[i],
                              n, err);
     }
-    s->queued = 0;
+    s->queued = s->queued_whole = 0;
     s->tails_used = 0;
     return rc;
 }
@@ -298,7 +302,7 @@ static enum mix_rc reserve(struct mix_stream *s, uint32_t file, uint64_t offset,
     uint64_t gap = offset - (stage->offset + stage->len);
     enum mix_rc rc;
 
-    if (stage->len && (gap > GAP_FILLED || stage->len + gap + len > BLOCK_BYTES) &&
+    if (stage->len && (gap > GAP_FILLED || stage->len + gap + len > STAGE_BYTES) &&
         (rc = flush_stage(s, file, err)))
         return rc;
     if (!stage->len) {
@@ -323,6 +327,7 @@ static enum mix_rc queue_leaf(struct mix_stream *s, uint32_t tensor, uint64_t be
     s->leaf[s->queued] = (struct leaf){ tensor, begin / MIX_LEAF_BYTES };
     s->job[s->queued] = (struct mix_sha256_job){ data, len, s->hash[s->queued] };
     s->queued++;
+    s->queued_whole += len == MIX_LEAF_BYTES;
     return MIX_OK;
 }
 
@@ -346,7 +351,8 @@ static enum mix_rc queue_tail(struct mix_stream *s, uint32_t tensor, uint64_t be
     bool readable;
     enum mix_rc rc;
 
-    if (s->tails_used == TAILS && (rc = flush_leaves(s, err)))
+    /* A queue that is full now would be flushed below, and this buffer counted as free. */
+    if ((s->tails_used == TAILS || s->queued == QUEUE) && (rc = flush_leaves(s, err)))
         return rc;
     tail = s->tail + (size_t)s->tails_used * MIX_LEAF_BYTES;
     memcpy(tail, data, have);
@@ -422,7 +428,7 @@ static void mark_broken(struct mix_stream *s, const struct mix_item *item)
         s->sum[s->group->part[item->part_first + i].file].broken = 1;
 }
 
-/* Bytes [begin, end) of an item, at most a block. */
+/* Bytes [begin, end) of an item, at most a leaf more than a batch of them. */
 static enum mix_rc do_block(struct mix_stream *s, const struct mix_item *item, uint64_t begin,
                             uint64_t end, struct mix_err *err)
 {
@@ -431,9 +437,7 @@ static enum mix_rc do_block(struct mix_stream *s, const struct mix_item *item, u
     unsigned char *data = s->weave;
     enum mix_rc rc;
 
-    /* Leaves may still point into `weave`; into a stage, reserve() takes care. */
-    if ((woven && (rc = flush_leaves(s, err))) ||
-        (!woven && (rc = reserve(s, part->file, part->offset + (begin - item->begin),
+    if ((!woven && (rc = reserve(s, part->file, part->offset + (begin - item->begin),
                                  end - begin, &data, err))) ||
         (rc = read_source(s, item->tensor, begin, end, data, &readable, err)))
         return rc;
@@ -452,6 +456,22 @@ static enum mix_rc do_block(struct mix_stream *s, const struct mix_item *item, u
     return MIX_OK;
 }
 
+/*
+ * Where a block that begins at byte `at` of an item ends: where a batch of leaves will be
+ * queued. Those that are queued may point into `weave`; into a stage, reserve() takes care.
+ */
+static enum mix_rc find_block_end(struct mix_stream *s, const struct mix_item *item,
+                                  uint64_t at, uint64_t *end, struct mix_err *err)
+{
+    uint64_t leaf = mix_div_up(at, MIX_LEAF_BYTES) * MIX_LEAF_BYTES;
+    enum mix_rc rc;
+
+    if ((item->part_count > 1 || s->queued_whole >= BATCH) && (rc = flush_leaves(s, err)))
+        return rc;
+    *end = leaf + (BATCH - s->queued_whole) * MIX_LEAF_BYTES;
+    return MIX_OK;
+}
+
 /* Bytes [begin, end) of an item in blocks that end where leaves do. */
 static enum mix_rc do_item(struct mix_stream *s, const struct mix_item *item, uint64_t begin,
                            uint64_t end, struct mix_progress *progress, _Atomic int *stop,
@@ -460,11 +480,14 @@ static enum mix_rc do_item(struct mix_stream *s, const struct mix_item *item, ui
     enum mix_rc rc;
 
     for (uint64_t at = begin; at < end;) {
-        uint64_t next = mix_min(end, at - at % BLOCK_BYTES + BLOCK_BYTES);
+        uint64_t next;
 
         if (atomic_load_explicit(stop, memory_order_relaxed))
             return mix_fail(err, MIX_INTERRUPTED, "stopped");
-        if ((rc = mix_cancel_check(err)) || (rc = do_block(s, item, at, next, err)))
+        if ((rc = mix_cancel_check(err)) || (rc = find_block_end(s, item, at, &next, err)))
+            return rc;
+        next = mix_min(next, end);
+        if ((rc = do_block(s, item, at, next, err)))
             return rc;
         mix_progress_done(progress, next - at);
         at = next;
@@ -485,7 +508,7 @@ enum mix_rc mix_stream_slice(struct mix_stream *s, const struct mix_group *group
     s->source = source;
     s->sink = sink;
     s->sum = sum;
-    s->queued = s->tails_used = 0;
+    s->queued = s->queued_whole = s->tails_used = 0;
     if ((rc = need_stages(s, group->file_count, err)))
         return rc;
     for (size_t i = 0; i < group->file_count; i++)

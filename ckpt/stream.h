@@ -5,7 +5,7 @@
  *
  * A group is the files that must be made together: those that hold column parts of the
  * same rows (tensor parallelism), otherwise a single file. Its items stand in the order
- * of the bytes of its files. It is cut into slices of about 256 MiB, which different
+ * of the bytes of its files. It is cut into slices of about 64 MiB, which different
  * threads may do, and which are the unit of what an interrupted job has done.
  *
  * A leaf of the digest tree belongs to the item that holds its first byte; what of it
@@ -18,7 +18,9 @@
 #include <stdint.h>
 
 #include "ckpt/base/err.h"
+#include "ckpt/base/hash.h"
 #include "ckpt/base/mem.h"
+#include "ckpt/digest_tree.h"
 #include "ckpt/manifest.h"
 
 /* Where an item's bytes go in one file: all of each row, or columns of it. */
@@ -103,6 +105,9 @@ struct mix_file_sum {
     uint64_t start, bytes, crc64;
     int broken; /* some of it could not be read */
 };
+
+/* The most bytes that are read, or shown to `block`, at once. */
+enum { MIX_STREAM_MOST = (MIX_SHA256_BATCH + 1) * MIX_LEAF_BYTES };
 
 struct mix_stream; /* a thread's buffers */
 

@@ -333,7 +333,7 @@ static enum mix_rc thread_begin(void *context, struct mix_walk_thread *thread,
         thread->sink.block = check_block;
     if ((rc = mix_reader_init(&t->reader, run->ckpt, err)) ||
         (o->against && ((rc = mix_reader_init(&t->against, o->against, err)) ||
-                        (rc = mix_new(&t->other, MIX_SHA256_BATCH * MIX_LEAF_BYTES, err)))))
+                        (rc = mix_new(&t->other, MIX_STREAM_MOST, err)))))
         thread_end(run, thread);
     return rc;
 }

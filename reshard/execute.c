@@ -32,7 +32,7 @@
 static const char index_name[] = "model.safetensors.index.json";
 
 /* What a thread needs at most to change a block's dtype: twice a block, and two leaves. */
-enum { CHANGE_BYTES = 2 * MIX_SHA256_BATCH * MIX_LEAF_BYTES + 2 * MIX_LEAF_BYTES };
+enum { CHANGE_BYTES = 2 * MIX_STREAM_MOST + 2 * MIX_LEAF_BYTES };
 
 struct run {
     const struct mix_job *job;
@@ -264,8 +264,8 @@ static enum mix_rc read_checked(struct thread *t, const struct mix_ckpt_tensor *
     const struct mix_checkpoint *ckpt = t->run->job->ckpt;
     uint64_t from = begin - begin % MIX_LEAF_BYTES;
     uint64_t to = mix_min(mix_div_up(end, MIX_LEAF_BYTES) * MIX_LEAF_BYTES, source->bytes);
-    struct mix_sha256_job job[2 * MIX_SHA256_BATCH + 2];
-    unsigned char hash[2 * MIX_SHA256_BATCH + 2][32];
+    struct mix_sha256_job job[CHANGE_BYTES / MIX_LEAF_BYTES];
+    unsigned char hash[CHANGE_BYTES / MIX_LEAF_BYTES][32];
     size_t leaves = 0;
     enum mix_rc rc;
 
@@ -1207,9 +1207,9 @@ enum mix_rc mix_job_run(const struct mix_job *job, struct mix_job_result *result
     job->progress->tick = tick;
     job->progress->context = &ticker;
     rc = run_all(&run, err);
+    mix_commit_end(run.commit, rc, err);
     if (rc && job->worker_count > 1)
         mix_err_at(err, "worker %u of %u", job->worker, job->worker_count);
-    mix_commit_end(run.commit, rc, err);
     job->progress->tick = ticker.tick;
     job->progress->context = ticker.context;
     result->tensors = run.target.m.tensor_count;

@@ -94,70 +94,110 @@ static enum mix_rc use_origin(struct mix_target *target, struct hf *hf,
 
 /* ---- new files ---- */
 
-/* The end of the shard that begins with tensor `first`. */
-static size_t shard_end(const struct mix_manifest *m, size_t first, uint64_t max_bytes)
-{
-    uint64_t bytes = m->tensor[first].bytes;
-    size_t end = first + 1;
+enum { NO_FILE_YET = UINT32_MAX };
 
-    while (end < m->tensor_count && m->tensor[end].bytes <= max_bytes &&
-           bytes <= max_bytes - m->tensor[end].bytes)
-        bytes += m->tensor[end++].bytes;
-    return end;
+/*
+ * Which file each tensor goes into, as transformers decides: in the order of names, as
+ * many as fit. A tensor above the limit is a file of its own at once, and the file at
+ * hand goes on behind it; files are numbered as they are closed. Returns how many.
+ */
+static size_t assign_files(const struct mix_manifest *m, uint64_t max_bytes, uint32_t *file_of)
+{
+    size_t count = 0, begun = 0; /* the first tensor that may lie in the file at hand */
+    uint64_t bytes = 0;          /* in the file at hand */
+
+    for (size_t i = 0; i <= m->tensor_count; i++) {
+        uint64_t size = i < m->tensor_count ? m->tensor[i].bytes : 0;
+        bool full = i == m->tensor_count || (size <= max_bytes && bytes > max_bytes - size);
+        bool any = false;
+
+        for (; full && begun < i; begun++) {
+            if (file_of[begun] != NO_FILE_YET)
+                continue;
+            file_of[begun] = (uint32_t)count;
+            any = true;
+        }
+        if (full)
+            bytes = 0;
+        count += any;
+        if (i == m->tensor_count)
+            break;
+        file_of[i] = size > max_bytes ? (uint32_t)count++ : NO_FILE_YET;
+        bytes += size > max_bytes ? 0 : size;
+    }
+    return count ? count : 1; /* a model without tensors is one file without tensors */
 }
 
-static enum mix_rc make_header(const struct mix_manifest *m, size_t first, size_t end,
+static enum mix_rc make_header(const struct mix_manifest *m, const uint32_t *tensor, size_t count,
                                struct mix_safetensors **out, struct mix_err *err)
 {
     struct mix_buf header = MIX_BUF_INIT;
     struct mix_tensor *list;
-    enum mix_rc rc = mix_new_array(&list, end - first, sizeof *list, err);
+    enum mix_rc rc = mix_new_array(&list, count, sizeof *list, err);
 
     if (rc)
         return rc;
-    for (size_t i = first; i < end; i++) {
-        const struct mix_ckpt_tensor *t = &m->tensor[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct mix_ckpt_tensor *t = &m->tensor[tensor[i]];
 
-        list[i - first] = (struct mix_tensor){ .name = t->name, .dtype = t->dtype,
-                                               .rank = t->rank, .shape = t->shape,
-                                               .end = t->bytes };
+        list[i] = (struct mix_tensor){ .name = t->name, .dtype = t->dtype, .rank = t->rank,
+                                       .shape = t->shape, .end = t->bytes };
     }
-    if (!(rc = mix_safetensors_write_header(list, end - first, &header, err)))
+    if (!(rc = mix_safetensors_write_header(list, count, &header, err)))
         rc = mix_safetensors_parse(header.data, header.len, UINT64_MAX, out, err);
     free(list);
     mix_buf_release(&header);
     return rc;
 }
 
+static enum mix_rc make_file(struct mix_target *target, struct hf *hf, size_t f,
+                             const uint32_t *tensor, size_t count, struct mix_err *err)
+{
+    struct mix_manifest *m = &target->m;
+    char name[64];
+    enum mix_rc rc;
+
+    if ((rc = make_header(m, tensor, count, &hf->made[f], err)))
+        return rc;
+    hf->header[f] = hf->made[f];
+    if (hf->count == 1)
+        snprintf(name, sizeof name, "model.safetensors");
+    else
+        snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", f + 1, hf->count);
+    return mix_arena_text(&m->arena, name, strlen(name), &m->file[f].name, err);
+}
+
 static enum mix_rc cut_files(struct mix_target *target, struct hf *hf, uint64_t max_bytes,
                              struct mix_err *err)
 {
     struct mix_manifest *m = &target->m;
-    size_t count = 0;
-    char name[64];
+    uint32_t *file_of = NULL, *tensor = NULL; /* tensors by file, in order */
+    size_t *first = NULL, count;
     enum mix_rc rc;
 
-    for (size_t first = 0; first < m->tensor_count; first = shard_end(m, first, max_bytes))
-        count++;
-    count = count ? count : 1; /* a model without tensors is one file without tensors */
-    if ((rc = mix_new_array(&hf->made, count, sizeof *hf->made, err)) ||
+    if ((rc = mix_new_array(&file_of, m->tensor_count, sizeof *file_of, err)) ||
+        (rc = mix_new_array(&tensor, m->tensor_count, sizeof *tensor, err)))
+        goto out;
+    count = assign_files(m, max_bytes, file_of);
+    if ((rc = mix_new_array(&first, count + 2, sizeof *first, err)) ||
+        (rc = mix_new_array(&hf->made, count, sizeof *hf->made, err)) ||
         (rc = mix_new_array(&hf->header, count, sizeof *hf->header, err)) ||
         (rc = mix_arena_new(&m->arena, &m->file, count * sizeof *m->file, err)))
-        return rc;
+        goto out;
     hf->count = m->file_count = count;
-    for (size_t f = 0, first = 0, end; f < count; f++, first = end) {
-        end = m->tensor_count ? shard_end(m, first, max_bytes) : 0;
-        if ((rc = make_header(m, first, end, &hf->made[f], err)))
-            return rc;
-        hf->header[f] = hf->made[f];
-        if (count == 1)
-            snprintf(name, sizeof name, "model.safetensors");
-        else
-            snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", f + 1, count);
-        if ((rc = mix_arena_text(&m->arena, name, strlen(name), &m->file[f].name, err)))
-            return rc;
-    }
-    return MIX_OK;
+    for (size_t i = 0; i < m->tensor_count; i++)
+        first[file_of[i] + 2]++;
+    for (size_t f = 0; f < count; f++)
+        first[f + 2] += first[f + 1];
+    for (size_t i = 0; i < m->tensor_count; i++)
+        tensor[first[file_of[i] + 1]++] = (uint32_t)i; /* then first[f] is where f begins */
+    for (size_t f = 0; f < count && !rc; f++)
+        rc = make_file(target, hf, f, tensor + first[f], first[f + 1] - first[f], err);
+out:
+    free(file_of);
+    free(tensor);
+    free(first);
+    return rc;
 }
 
 /* ---- groups: one a file, its tensors whole ---- */

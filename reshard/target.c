@@ -82,22 +82,30 @@ void mix_target_release(struct mix_target *target)
     memset(target, 0, sizeof *target);
 }
 
+/* The smallest divisor above `d`: up to the root by trying, beyond it as a cofactor. */
+static uint64_t next_divisor(uint64_t number, uint64_t d)
+{
+    for (d++; d <= number / d; d++)
+        if (number % d == 0)
+            return d;
+    for (uint64_t q = number / d; q > 1; q--)
+        if (number % q == 0)
+            return number / q;
+    return number;
+}
+
 const char *mix_divisors_text(uint64_t number, char out[256])
 {
-    size_t used = 0;
-    uint64_t last = 0;
+    size_t used = (size_t)snprintf(out, 256, "%d", number ? 1 : 0);
 
-    out[0] = '\0';
-    for (uint64_t d = 1; d <= number && used < 200; d++) {
-        if (number % d)
-            continue;
-        if (last)
-            used += (size_t)snprintf(out + used, 256 - used, "%s%" PRIu64, used ? ", " : "", last);
-        last = d;
+    for (uint64_t d = 1; d < number;) {
+        d = next_divisor(number, d);
+        if (used >= 200) {
+            snprintf(out + used, 256 - used, ", ... and %" PRIu64, number);
+            break;
+        }
+        used += (size_t)snprintf(out + used, 256 - used, "%s%" PRIu64, d < number ? ", " : " and ",
+                                 d);
     }
-    if (last != number && number)
-        snprintf(out + used, 256 - used, ", ... and %" PRIu64, number);
-    else
-        snprintf(out + used, 256 - used, "%s%" PRIu64, used ? " and " : "", last);
     return out;
 }

@@ -2,14 +2,16 @@
  * store_local.c - a folder of the file system.
  *
  * A checkpoint may have ten thousand files, and a process may have a thousand
- * descriptors: the last 256 files that were read stay open, the one unused for
- * longest goes first. A descriptor that some thread is reading from is pinned.
+ * descriptors: the last 256 files that were read stay open (fewer where fewer are
+ * allowed), the one unused for longest goes first. A descriptor that some thread is
+ * reading from is pinned.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +33,7 @@ struct local {
     struct mix_store store;
     pthread_mutex_t lock;
     struct slot slot[SLOTS];
+    int slot_count;          /* of them are used */
     int bucket[BUCKETS];     /* first slot of each hash, or -1 */
     uint64_t clock;
 };
@@ -63,7 +66,7 @@ static struct slot *free_slot(struct local *local)
 {
     struct slot *oldest = NULL;
 
-    for (int i = 0; i < SLOTS; i++) {
+    for (int i = 0; i < local->slot_count; i++) {
         struct slot *slot = &local->slot[i];
 
         if (!slot->path)
@@ -263,6 +266,16 @@ static void local_close(struct mix_store *store)
     free(local);
 }
 
+/* A quarter of what the process may open: others read, and write, at the same time. */
+static int count_slots(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur / 4 >= SLOTS)
+        return SLOTS;
+    return limit.rlim_cur < 8 ? 1 : (int)(limit.rlim_cur / 4);
+}
+
 static const struct mix_store_ops local_ops = {
     .close = local_close,
     .stat = local_stat,
@@ -283,6 +296,7 @@ enum mix_rc mix_store_open_local(const char *url, struct mix_store **out, struct
     if ((rc = mix_new(&local, sizeof *local, err)))
         return rc;
     local->store.ops = &local_ops;
+    local->slot_count = count_slots();
     pthread_mutex_init(&local->lock, NULL);
     memset(local->bucket, -1, sizeof local->bucket);
     if (!(local->store.url = strdup(url))) {

@@ -456,6 +456,8 @@ def choose_folder(args):
 
 def main():
     args = parse_arguments()
+    if not os.access(args.mixckpt, os.X_OK):
+        sys.exit(f"bench: {args.mixckpt} is no program; scripts/bench builds it")
     parent = choose_folder(args)
     with tempfile.TemporaryDirectory(prefix="mixckpt-bench-", dir=parent) as folder:
         bench = Bench(args, folder)

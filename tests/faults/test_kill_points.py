@@ -93,7 +93,7 @@ class EveryCall(FaultTest):
         job, other = self.jobs["force"], self.jobs["convert"]
         for n in range(1, 1000):
             dst = self.prepare(other)
-            half = run(*other.command(dst), env=shim(("pwrite64", 50, "KILL")))
+            half = run(*other.command(dst), env=shim(("pwrite64", 15, "KILL")))
             self.assertEqual(half.returncode, KILLED)
             done = run(*job.command(dst), env=shim(("*", n, "KILL")))
             with self.subTest(killed_before_call=n):

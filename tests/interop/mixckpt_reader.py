@@ -21,6 +21,9 @@ BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64, "BF16": 16, "
         **{f"F8_{k}": 8 for k in ("E5M2", "E4M3", "E8M0", "E4M3FNUZ", "E5M2FNUZ")}}
 FIELDS = ["format", "version", "container", "mesh", "step", "model", "trainer", "side", "files",
           "tensors", "self"]
+INDEX = "model.safetensors.index.json"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5")
+TAKEN = (INDEX, "job", ".weights", "mixckpt.json")
 
 
 class Refused(ValueError):
@@ -158,9 +161,16 @@ class Checkpoint:
     def file(value, kind, count):
         entry(value, "name", "bytes", kind)
         digits(value[kind], count)
-        need(isinstance(value["name"], str), "no path")
-        need(not {"", ".", ".."} & set(value["name"].split("/")), "a path that leaves the folder")
-        return value["name"], integer(value["bytes"]), value[kind]
+        name = value["name"]
+        need(isinstance(name, str) and not re.search("[\x00-\x1f\x7f]", name), "no path")
+        need(not {"", ".", ".."} & set(name.split("/")), "a path that leaves the folder")
+        if name.startswith("hf/.weights/"):
+            need(name[12:] == INDEX or (name.endswith(".safetensors.header") and
+                                        "/" not in name[12:]), "no header of a weight file")
+        elif name.startswith("hf/"):
+            need("/" not in name[3:] and not name.endswith(WEIGHTS) and name[3:] not in TAKEN,
+                 "no file that travels with weights")
+        return name, integer(value["bytes"]), value[kind]
 
     def side_file(self, name, size):
         """A side file, whole; size is what it must have, if that is known."""
@@ -199,7 +209,8 @@ class Checkpoint:
         hashes = [sha256(b"\0", data[at:at + LEAF_BYTES]) for at in range(0, len(data), LEAF_BYTES)]
         begin = 32 * tensor.first_leaf
         need(b"".join(hashes) == self.digests[begin:begin + 32 * tensor.leaves], "a wrong leaf")
-        text = f"mixckpt-tensor-v1\n{tensor.dtype}\n{json.dumps(tensor.shape, separators=(',', ':'))}\n"
+        shape = json.dumps(tensor.shape, separators=(",", ":"))
+        text = f"mixckpt-tensor-v1\n{tensor.dtype}\n{shape}\n"
         need(sha256(text.encode(), root(hashes)).hex() == tensor.digest, "a wrong digest")
 
 

@@ -231,12 +231,12 @@ class Specification(ProgramTest):
         src, folder = self.tmp / "src", self.tmp / "ckpt"
         shutil.copytree(REFERENCE / "tiny-mixtral", src)
         config = (src / "config.json").read_text()
-        (src / "config.json").write_text(config.replace(
-            "{", '{\n "words": "\\u00fc\\/\\u0007\\n\\\\", "numbers": [1E5, 1e-05, -0.0, 1.50],', 1))
+        more = '{\n "words": "\\u00fc\\/\\u0007\\n\\\\", "numbers": [1E5, 1e-05, -0.0, 1.50],'
+        (src / "config.json").write_text(config.replace("{", more, 1))
         self.convert(src, folder, 1, 2, 1)
         Checkpoint(folder)
-        self.assertIn(b'"model":{"words":"\xc3\xbc/\\u0007\\n\\\\","numbers":[1E5,1e-05,-0.0,1.50],',
-                      (folder / "mixckpt.json").read_bytes())
+        self.assertIn('"model":{"words":"\u00fc/\\u0007\\n\\\\","numbers":[1E5,1e-05,-0.0,1.50],',
+                      (folder / "mixckpt.json").read_text(encoding="utf-8"))
 
 
 def swap_first_tensors(text):
@@ -275,6 +275,13 @@ BROKEN = {
     "a path upwards": edit('"name":"hf/README.md"', '"name":"hf/../README.md"'),
     "an absolute path": edit('"name":"hf/.weights', '"name":"/hf/.weights'),
     "an empty part": edit('"name":"hf/README.md"', '"name":"hf/R//E"'),
+    "a control character in a path": edit('"name":"hf/README.md"', '"name":"hf/README\\u0001md"'),
+    "DEL in a path": edit('"name":"hf/README.md"', '"name":"hf/README\x7fmd"'),
+    "weights that travel": edit('"name":"hf/README.md"', '"name":"hf/README.bin"'),
+    "a folder that travels": edit('"name":"hf/README.md"', '"name":"hf/README/md"'),
+    "a name that is taken": edit('"name":"hf/tokenizer.json"', '"name":"hf/job"'),
+    "a header of something else": edit("00005.safetensors.header", "00005.torch.header"),
+    "a header in a folder": edit("model-00005-of", "model-00005/of"),
     "files out of order": edit("dense-hsd00000of00003-tp00000", "dense-hsd00000of00003-tp00009"),
     "a CRC of 15 digits": lambda text: re.sub(r'("crc64nvme":")[0-9a-f]', r"\1", text, count=1),
     "upper case": lambda text: re.sub('"digest":"[0-9a-f]{64}',

@@ -18,11 +18,12 @@ JOB = ("--to", "mixckpt", "--ep", 2, "--hsd", 3, "--tp", 2)
 
 
 class Workers(ProgramTest):
-    def start_workers(self, count, *args, **how):
-        return [Run([*args, "--worker", f"{i}/{count}"], **how) for i in range(count)]
+    def start_workers(self, count, *args, wait=30):
+        """`wait`, so that one that dies does not keep the others (and this test) for long."""
+        return [Run([*args, "--worker", f"{i}/{count}", "--wait", wait]) for i in range(count)]
 
-    def run_workers(self, count, *args, **how):
-        for run in [r.wait() for r in self.start_workers(count, *args, **how)]:
+    def run_workers(self, count, *args):
+        for run in [r.wait() for r in self.start_workers(count, *args)]:
             self.assertEqual(run.code, 0, run)
 
     def test_any_number_of_workers_writes_the_same_folder(self):
@@ -81,8 +82,7 @@ class Workers(ProgramTest):
         src, dst, one = self.tmp / "src", self.tmp / "dst", self.tmp / "one"
         make_model(src, seed=9, hidden=512, intermediate=2048, vocab=4000, layers=4, experts=8)
         self.run_program("convert", src, one, *JOB)
-        how = ["convert", src, dst, *JOB, "--wait", 2]
-        runs = self.start_workers(3, *how)
+        runs = self.start_workers(3, "convert", src, dst, *JOB, wait=2)
         while not runs[1].ended() and runs[1].bytes_written() < 1 << 20:
             time.sleep(0.001)
         self.assertFalse(runs[1].ended(), "the model is too small to kill a worker half-way")
@@ -92,7 +92,7 @@ class Workers(ProgramTest):
         self.assertIn(third.code, (0, 3), third)  # its share is done, but not the job
         self.assertRegex(first.err, r"worker.*\b1\b")
         self.assertFalse(dst.exists())
-        self.run_workers(3, *how)
+        self.run_workers(3, "convert", src, dst, *JOB)
         self.assert_same_folder(one, dst)
 
     def test_a_worker_that_fails_is_named(self):
@@ -100,7 +100,7 @@ class Workers(ProgramTest):
         shutil.copytree(REFERENCE / "tiny-mixtral", src)
         with open(src / "model-00004-of-00005.safetensors", "r+b") as file:
             file.truncate(1000)
-        runs = [r.wait() for r in self.start_workers(2, "convert", src, dst, *JOB, "--wait", 2)]
+        runs = [r.wait() for r in self.start_workers(2, "convert", src, dst, *JOB, wait=2)]
         self.assertEqual({r.code for r in runs}, {3})
         for run in runs:
             self.assertIn("model-00004-of-00005.safetensors", run.err)
