@@ -632,3 +632,28 @@ enum mix_rc mix_reader_read(struct mix_reader *reader, const struct mix_ckpt_ten
     }
     return MIX_OK;
 }
+
+enum mix_rc mix_reader_blame(struct mix_reader *reader, const struct mix_ckpt_tensor *t,
+                             uint64_t leaf, bool (*is_bad)(void *context, uint32_t file),
+                             void *context, uint32_t *file, struct mix_err *err)
+{
+    const struct mix_cut *cut = &t->cut;
+    uint64_t begin = leaf * MIX_LEAF_BYTES, end = mix_min(begin + MIX_LEAF_BYTES, t->bytes);
+    uint64_t first = mix_cut_part_of_row(cut, begin / cut->row_bytes);
+    uint64_t last = mix_cut_part_of_row(cut, (end - 1) / cut->row_bytes);
+    struct mix_place place;
+    enum mix_rc rc;
+
+    for (uint64_t part = first * cut->column_parts; part < (last + 1) * cut->column_parts;
+         part++) {
+        if ((rc = mix_reader_place(reader, t, part, &place, err)))
+            return rc;
+        if (part == first * cut->column_parts)
+            *file = place.file;
+        if (is_bad(context, place.file)) {
+            *file = place.file;
+            break;
+        }
+    }
+    return MIX_OK;
+}

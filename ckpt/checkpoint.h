@@ -104,6 +104,14 @@ void mix_reader_release(struct mix_reader *reader);
 enum mix_rc mix_reader_place(struct mix_reader *reader, const struct mix_ckpt_tensor *t,
                              uint64_t part, struct mix_place *out, struct mix_err *err);
 
+/*
+ * Which file holds the wrong bytes of a leaf (digest_tree.h) that is known to be wrong:
+ * of those that it lies in, the first that is_bad() says so of, else the first.
+ */
+enum mix_rc mix_reader_blame(struct mix_reader *reader, const struct mix_ckpt_tensor *t,
+                             uint64_t leaf, bool (*is_bad)(void *context, uint32_t file),
+                             void *context, uint32_t *file, struct mix_err *err);
+
 /* Bytes [begin, end) of the tensor's row-major bytes. */
 enum mix_rc mix_reader_read(struct mix_reader *reader, const struct mix_ckpt_tensor *t,
                             uint64_t begin, uint64_t end, void *buf, struct mix_err *err);

@@ -70,6 +70,7 @@ struct mix_commit {
     int *leaf_fd;                    /* worker 0: the digests of all workers */
     unsigned leaf_fd_count;
     bool resumed, published;
+    bool waiting;                    /* in mix_commit_wait(), which says what our status is */
 };
 
 /* ---- paths ---- */
@@ -754,12 +755,13 @@ static enum mix_rc get_status(struct mix_commit *c, unsigned worker, struct mix_
     return rc;
 }
 
+/* In a new job there are none: whatever worker 0 finds there, is of this run. */
 static enum mix_rc remember_statuses(struct mix_commit *c, struct mix_err *err)
 {
     unsigned n = c->options.worker_count;
     enum mix_rc rc = mix_new_array(&c->old_status, n, sizeof *c->old_status, err);
 
-    for (unsigned i = 0; i < n && !rc; i++)
+    for (unsigned i = 0; i < n && !rc && (c->resumed || c->options.worker); i++)
         rc = get_status(c, i, &c->old_status[i], err);
     return rc;
 }
@@ -771,8 +773,8 @@ static enum mix_rc begin_work(struct mix_commit *c, const struct mix_buf *job,
 
     if ((rc = check_destination(c, err)) ||
         (rc = c->options.worker ? begin_other(c, job, err) : begin_first(c, job, err)) ||
-        (rc = load_journals(c, err)) || (rc = open_own_files(c, err)) ||
-        (c->options.worker_count > 1 && (rc = remember_statuses(c, err))))
+        (c->options.worker_count > 1 && (rc = remember_statuses(c, err))) ||
+        (rc = load_journals(c, err)) || (rc = open_own_files(c, err)))
         return rc;
     return put_status(c, "working", "", err);
 }
@@ -953,7 +955,7 @@ void mix_commit_tend(struct mix_commit *c, uint64_t mark)
     struct mix_err err = { 0 };
     enum mix_rc rc = mix_commit_flush(c, &err);
 
-    if (now_ns() - c->status_ns >= STATUS_MS * INT64_C(1000000)) {
+    if (!c->waiting && now_ns() - c->status_ns >= STATUS_MS * INT64_C(1000000)) {
         c->mark = mark;
         if (!rc && (rc = put_status(c, "working", "", &err)))
             flush_failed(c, rc, &err);
@@ -988,7 +990,8 @@ static enum mix_rc check_worker(struct mix_commit *c, unsigned worker, struct mi
 
 /*
  * Ask is_complete() now and then. Any change of any worker's status counts as progress;
- * each worker must also have shown up, so that none finds the job gone.
+ * each worker must also have come to wait for this one, so that none finds the job gone
+ * while it still writes into it.
  */
 static enum mix_rc wait_for_all(struct mix_commit *c,
                                 bool (*is_complete)(void *context, const char **missing),
@@ -998,12 +1001,13 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
     unsigned n = c->options.worker_count;
     struct mix_buf *last = NULL, status = MIX_BUF_INIT, names = MIX_BUF_INIT;
     const char *missing = "";
+    char stuck[64];
     uint64_t quiet_ms = 0;
     enum mix_rc rc = mix_new_array(&last, n, sizeof *last, err);
 
     while (!rc) {
-        unsigned absent = 0;
-        bool changed = false, fresh;
+        unsigned absent = 0, busy = 0;
+        bool changed = false, fresh, complete;
 
         mix_buf_clear(&names);
 
@@ -1013,6 +1017,8 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
             if (!fresh && absent++ < NAMED &&
                 (rc = mix_buf_putf(&names, err, "%s%u", names.len ? ", " : "", i)))
                 break;
+            if (fresh && strncmp(status.data, "waiting ", 8))
+                busy = i;
             if (status.len != last[i].len || memcmp(status.data, last[i].data, status.len)) {
                 changed = true;
                 mix_buf_clear(&last[i]);
@@ -1022,8 +1028,13 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
         c->mark += changed; /* so that the others see that somebody gets further */
         if (rc || (rc = load_journals(c, err)) || (rc = put_status(c, "working", "", err)))
             break;
-        if (!absent && is_complete(context, &missing))
+        complete = is_complete(context, &missing);
+        if (complete && !absent && !busy)
             break;
+        if (complete) {
+            snprintf(stuck, sizeof stuck, "worker %u of %u has not ended", busy, n);
+            missing = stuck;
+        }
         quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
         if (quiet_ms > c->options.wait_ms)
             rc = absent ? mix_fail(err, MIX_IO, "of %u workers, %u have not shown up for %" PRIu64
@@ -1057,10 +1068,34 @@ static enum mix_rc is_over(struct mix_commit *c, bool *over, struct mix_err *err
     return MIX_OK;
 }
 
+/* When the process began that a status is of; 0 if there is none. */
+static int64_t began_of(const struct mix_buf *status)
+{
+    int64_t began = 0;
+
+    return status->len && sscanf(status->data, "%*s %*d %" SCNd64, &began) == 1 ? began : 0;
+}
+
+/*
+ * A worker 0 that began later than we did takes our status for that of an earlier run,
+ * until it changes. It waits for that, so the job is there, but for a moment at its start.
+ */
+static enum mix_rc show_up_again(struct mix_commit *c, struct mix_err *err)
+{
+    enum mix_rc rc;
+    bool over;
+
+    c->mark++;
+    if (!(rc = put_status(c, "waiting", "", err)) || is_over(c, &over, err))
+        return rc;
+    return over ? MIX_OK : rc;
+}
+
 static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *progress,
                                   struct mix_err *err)
 {
     struct mix_buf status = MIX_BUF_INIT, last = MIX_BUF_INIT;
+    int64_t first_began = began_of(&c->old_status[0]);
     uint64_t quiet_ms = 0;
     bool fresh, over = false, there;
     enum mix_rc rc;
@@ -1069,8 +1104,12 @@ static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *pro
         return rc;
     while (!(rc = is_over(c, &over, err)) && !over) {
         /* The job may vanish between any two looks: that is what we wait for. */
-        if ((rc = check_worker(c, 0, &status, &fresh, err)))
+        if ((rc = check_worker(c, 0, &status, &fresh, err)) ||
+            (began_of(&status) && began_of(&status) != first_began &&
+             (rc = show_up_again(c, err))))
             break;
+        if (began_of(&status))
+            first_began = began_of(&status);
 
         bool changed = status.len != last.len || memcmp(status.data, last.data, status.len);
 
@@ -1104,6 +1143,7 @@ enum mix_rc mix_commit_wait(struct mix_commit *c,
 
     if ((rc = mix_commit_flush(c, err)))
         return rc;
+    c->waiting = true;
     if (c->options.worker)
         return wait_for_first(c, progress, err);
     if (c->options.worker_count > 1)

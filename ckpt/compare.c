@@ -228,6 +228,13 @@ static unsigned value_bytes(enum mix_dtype dtype)
     return dtype == MIX_C64 ? 4 : mix_dtype_bits(dtype) / 8;
 }
 
+/* Whether two types have values that can be told apart; complex with complex only. */
+static bool comparable(enum mix_dtype a, enum mix_dtype b)
+{
+    return mix_dtype_has_values(a) && mix_dtype_has_values(b) &&
+           (a == b || (a != MIX_C64 && b != MIX_C64));
+}
+
 static enum mix_rc need_other(struct thread *t, size_t bytes, struct mix_err *err)
 {
     unsigned char *grown;
@@ -248,17 +255,16 @@ static enum mix_rc compare_block(void *context, uint32_t tensor, uint64_t begin,
     struct run *run = t->run;
     const struct mix_ckpt_tensor *a = &run->a->m.tensor[tensor], *b = partner(run, tensor);
     struct sums *s = &run->sums[tensor];
-    bool same_type = a->dtype == b->dtype, values = run->numeric;
+    bool same_type = a->dtype == b->dtype;
+    bool values = run->numeric && comparable(a->dtype, b->dtype);
     uint64_t b_begin = begin, b_len = len;
     enum mix_rc rc;
 
-    if (!mix_dtype_has_values(a->dtype) || !mix_dtype_has_values(b->dtype))
-        values = false;
     if (!same_type) { /* only the values can be compared; blocks hold whole elements */
         if (!values)
             return MIX_OK;
-        b_begin = begin / mix_dtype_bits(a->dtype) * mix_dtype_bits(b->dtype);
-        b_len = len / mix_dtype_bits(a->dtype) * mix_dtype_bits(b->dtype);
+        b_begin = begin / value_bytes(a->dtype) * value_bytes(b->dtype);
+        b_len = len / value_bytes(a->dtype) * value_bytes(b->dtype);
     }
     if ((rc = need_other(t, b_len, err)) ||
         (rc = mix_reader_read(&t->b, b, b_begin, b_begin + b_len, t->other, err)))
@@ -350,8 +356,8 @@ static enum mix_rc list_differences(struct run *run, struct mix_comparison *out,
             continue;
         if (!*d.what)
             snprintf(d.what, sizeof d.what, "values");
-        if (run->numeric && same_shape(t, other) && mix_dtype_has_values(t->dtype) &&
-            mix_dtype_has_values(other->dtype) && t->bytes) {
+        if (run->numeric && same_shape(t, other) && comparable(t->dtype, other->dtype) &&
+            t->bytes) {
             d.has_values = true;
             d.max_abs = run->sums[i].max_abs;
             d.mean_abs = run->sums[i].sum_abs / (double)(t->bytes / value_bytes(t->dtype));

@@ -510,31 +510,28 @@ static enum mix_rc group_end(void *context, struct mix_walk_thread *thread, size
 
 /* ---- after the walk ---- */
 
-/* Which file holds the wrong bytes of a leaf: one with a wrong checksum, else the first. */
+static bool has_wrong_checksum(void *context, uint32_t file)
+{
+    struct run *run = context;
+
+    return run->file_state[file] == BAD;
+}
+
 static enum mix_rc blame(struct run *run, struct mix_reader *reader, const struct bad_leaf *bad,
                          struct mix_err *err)
 {
     const struct mix_manifest *m = &run->ckpt->m;
     const struct mix_ckpt_tensor *t = &m->tensor[bad->tensor];
-    uint64_t begin = bad->leaf * MIX_LEAF_BYTES, end = mix_min(begin + MIX_LEAF_BYTES, t->bytes);
-    uint64_t first = mix_cut_part_of_row(&t->cut, begin / t->cut.row_bytes);
-    uint64_t last = mix_cut_part_of_row(&t->cut, (end - 1) / t->cut.row_bytes);
-    uint32_t guilty = UINT32_MAX;
-    struct mix_place place;
-    enum mix_rc rc;
+    uint64_t begin = bad->leaf * MIX_LEAF_BYTES;
+    uint32_t guilty;
+    enum mix_rc rc = mix_reader_blame(reader, t, bad->leaf, has_wrong_checksum, run, &guilty, err);
 
-    for (uint64_t part = first * t->cut.column_parts; part < (last + 1) * t->cut.column_parts;
-         part++) {
-        if ((rc = mix_reader_place(reader, t, part, &place, err)))
-            return rc;
-        if (guilty == UINT32_MAX ||
-            (run->file_state[guilty] != BAD && run->file_state[place.file] == BAD))
-            guilty = place.file;
-    }
+    if (rc)
+        return rc;
     run->file_blamed[guilty] = true;
     return mix_defects_add(&run->report->defects, "corrupt", m->file[guilty].name, t->name, begin,
-                           end, err, "the SHA-256 of these bytes differs from the one in "
-                           "mixckpt.digests");
+                           mix_min(begin + MIX_LEAF_BYTES, t->bytes), err, "the SHA-256 of these "
+                           "bytes differs from the one in mixckpt.digests");
 }
 
 static enum mix_rc blame_all(struct run *run, struct mix_err *err)

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "ckpt/base/bytes.h"
+#include "ckpt/base/cancel.h"
 #include "ckpt/base/file.h"
 #include "ckpt/base/hash.h"
 #include "ckpt/base/json.h"
@@ -200,23 +201,48 @@ struct thread {
     unsigned char made[LEAVES * 32], said[LEAVES * 32];
 };
 
+/* Read a file of the source whole: is its checksum not the one in the manifest? */
+static bool has_wrong_checksum(void *context, uint32_t file)
+{
+    enum { CHUNK = 256 << 10 };
+    const struct mix_checkpoint *ckpt = context;
+    const struct mix_ckpt_file *f = &ckpt->m.file[file];
+    struct mix_err ignored;
+    uint64_t crc = 0, at = 0;
+    void *buf;
+
+    if (mix_new(&buf, CHUNK, &ignored))
+        return false;
+    while (at < f->bytes && !mix_cancel_requested()) {
+        size_t n = (size_t)mix_min(CHUNK, f->bytes - at);
+
+        if (mix_store_read(ckpt->store, f->name, at, buf, n, &ignored))
+            break;
+        crc = mix_crc64(crc, buf, n);
+        at += n;
+    }
+    free(buf);
+    return at == f->bytes && crc != f->crc64;
+}
+
 /* A leaf of the source is not what its manifest promises: say which file is to blame. */
 static enum mix_rc wrong_leaf(struct thread *t, const struct mix_ckpt_tensor *source,
                               uint64_t leaf, struct mix_err *err)
 {
+    const struct mix_checkpoint *ckpt = t->run->job->ckpt;
     uint64_t begin = leaf * MIX_LEAF_BYTES;
     uint64_t end = mix_min(begin + MIX_LEAF_BYTES, source->bytes);
-    const struct mix_cut *cut = &source->cut;
-    struct mix_place place = { 0 };
-    struct mix_err ignored;
-    uint64_t part = cut->row_bytes ? mix_cut_part_of_row(cut, begin / cut->row_bytes) : 0;
+    uint32_t file;
+    enum mix_rc rc = mix_reader_blame(&t->reader, source, leaf, has_wrong_checksum, (void *)ckpt,
+                                      &file, err);
 
-    mix_reader_place(&t->reader, source, part * cut->column_parts, &place, &ignored);
+    if (rc)
+        return rc;
     mix_fail(err, MIX_CORRUPT, "tensor '%s', bytes [%" PRIu64 ", %" PRIu64 "): their SHA-256 "
              "differs from the one in mixckpt.digests; the source is damaged", source->name,
              begin, end);
     mix_err_tensor(err, source->name, begin, end);
-    return mix_err_file(err, t->run->job->ckpt->m.file[place.file].name);
+    return mix_err_file(err, ckpt->m.file[file].name);
 }
 
 /* What the source says a leaf's hash should be. Neighbours are asked for one by one. */

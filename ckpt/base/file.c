@@ -274,6 +274,49 @@ static enum mix_rc for_each_in(const char *path,
     return rc;
 }
 
+/* Whether a folder holds more files than are worth waiting for one by one. */
+static enum mix_rc holds_many(const char *path, bool *many, struct mix_err *err)
+{
+    size_t left = 256;
+    DIR *dir = mix_folder_open(path);
+
+    if (!dir)
+        return mix_fail_errno(err, "%s: cannot open the folder", path);
+    while (left && readdir(dir)) /* what cannot be listed is found out by who lists it */
+        left--;
+    closedir(dir);
+    *many = !left;
+    return MIX_OK;
+}
+
+/* Everything that waits to be written on the file system that a folder lies on. */
+static enum mix_rc sync_file_system(const char *path, struct mix_err *err)
+{
+    enum mix_rc rc = MIX_OK;
+    int fd = open_retry(path, O_RDONLY | O_DIRECTORY, 0);
+
+    if (fd < 0)
+        return mix_fail_errno(err, "%s: cannot open the folder", path);
+    if (syncfs(fd))
+        rc = mix_fail_errno(err, "%s: cannot sync its file system", path);
+    close(fd);
+    return rc;
+}
+
+static enum mix_rc sync_folder_tree(const char *path, struct mix_err *err)
+{
+    bool many = false;
+    enum mix_rc rc;
+
+    if ((rc = holds_many(path, &many, err)))
+        return rc;
+    if (many)
+        return sync_file_system(path, err);
+    if ((rc = for_each_in(path, mix_folder_sync_tree, err)))
+        return rc;
+    return mix_folder_sync(path, err);
+}
+
 enum mix_rc mix_folder_sync_tree(const char *path, struct mix_err *err)
 {
     struct stat st;
@@ -282,11 +325,8 @@ enum mix_rc mix_folder_sync_tree(const char *path, struct mix_err *err)
 
     if (lstat(path, &st))
         return mix_fail_errno(err, "%s: cannot stat", path);
-    if (S_ISDIR(st.st_mode)) {
-        if ((rc = for_each_in(path, mix_folder_sync_tree, err)))
-            return rc;
-        return mix_folder_sync(path, err);
-    }
+    if (S_ISDIR(st.st_mode))
+        return sync_folder_tree(path, err);
     if (!S_ISREG(st.st_mode))
         return MIX_OK;
     if ((rc = mix_file_open_again(path, &fd, err)))

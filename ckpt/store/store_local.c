@@ -163,7 +163,9 @@ static enum mix_rc local_read(struct mix_store *store, const char *path, uint64_
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
+        if (n < 0 && errno == EISDIR)
+            rc = mix_fail(err, MIX_NOT_FOUND, "is a folder; a file was expected");
+        else if (n < 0)
             rc = mix_fail_errno(err, "cannot read bytes %llu..%llu", (unsigned long long)at,
                                 (unsigned long long)(at + left));
         else if (n == 0)

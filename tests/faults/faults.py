@@ -69,6 +69,7 @@ class FaultTest(unittest.TestCase):
             "convert": Job(["convert", "--to", "mixckpt", *degrees], cls.hf),
             "export": Job(["convert", "--to", "hf"], shards),
             "reshard": Job(["reshard", "--ep", 4, "--hsd", 1, "--tp", 2], shards),
+            "init": Job(["init", "--ep", 2, "--hsd", 2, "--optimizer"], cls.hf / "config.json"),
             "force": Job(["reshard", "--ep", 4, "--hsd", 1, "--container", "safetensors"], shards, True),
         }
         for name, job in cls.jobs.items():

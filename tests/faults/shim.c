@@ -11,12 +11,12 @@
  *   what    a name of errno, "EIO": the call is not made and fails with it
  *           "KILL"  the process dies before the call, as if by SIGKILL
  *           "STOP"  it stops before the call until somebody sends SIGCONT
+ *           "SLOW"  it takes 10 ms longer
  *           "HALF"  the call is made for half of the bytes (pread64, pwrite64)
  *
  * Calls are counted over all threads, which `strace -e inject` does not do. At the end
  * FAULTS_REPORT, if set, is written: how many calls each rule saw, a line a rule.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -34,7 +34,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { RULES = 16, DO_NOTHING = 0, DO_KILL = -1, DO_STOP = -2, DO_HALF = -3 };
+enum { RULES = 16, DO_NOTHING = 0, DO_KILL = -1, DO_STOP = -2, DO_HALF = -3, DO_SLOW = -4 };
 
 static struct rule {
     char calls[256]; /* ",a,b,c," */
@@ -49,8 +49,8 @@ static const struct {
     const char *name;
     int value;
 } words[] = {
-    { "KILL", DO_KILL }, { "STOP", DO_STOP }, { "HALF", DO_HALF }, { "EIO", EIO },
-    { "ENOSPC", ENOSPC }, { "EINTR", EINTR }, { "EMFILE", EMFILE }, { "ENOMEM", ENOMEM },
+    { "KILL", DO_KILL }, { "STOP", DO_STOP }, { "HALF", DO_HALF }, { "SLOW", DO_SLOW },
+    { "EIO", EIO }, { "ENOSPC", ENOSPC }, { "EINTR", EINTR }, { "EMFILE", EMFILE }, { "ENOMEM", ENOMEM },
     { "EAGAIN", EAGAIN }, { "EINVAL", EINVAL }, { "EACCES", EACCES }, { "EDQUOT", EDQUOT },
 };
 
@@ -129,6 +129,8 @@ static int fault(const char *call, const char *kind)
             kill(getpid(), SIGKILL);
         if (rule[i].what == DO_STOP)
             kill(getpid(), SIGSTOP);
+        if (rule[i].what == DO_SLOW)
+            usleep(10000);
         if (rule[i].what > 0) {
             errno = rule[i].what;
             return rule[i].what;

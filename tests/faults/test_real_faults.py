@@ -201,7 +201,7 @@ class Inputs(FaultTest):
 
     def change_while_it_is_read(self, job, src, change, words):
         codes = []
-        for call in range(1, 1000, 9):
+        for call in range(1, 1000, 5):
             dst = self.prepare(job)
             shutil.rmtree(self.home / "src", ignore_errors=True)
             shutil.copytree(src, self.home / "src")
@@ -223,7 +223,7 @@ class Inputs(FaultTest):
                 self.check_words(done)
                 self.assertRegex(done.stderr, words)
                 self.assertEqual(os.listdir(self.work), [])
-        self.assertGreater(codes.count(FAILED), 3)
+        self.assertGreater(codes.count(FAILED), 2)
 
     def test_a_file_that_shrinks(self):
         def shrink(src):
@@ -254,7 +254,8 @@ class Signals(FaultTest):
         for name in ("convert", "export", "force"):
             job = self.jobs[name]
             dst = self.prepare(job)
-            stopped = Stopped(job.command(dst), ("pwrite64", 4, "STOP"))
+            # Slow from then on, or so small a job is done before its signal has come.
+            stopped = Stopped(job.command(dst), ("pwrite64", 4, "STOP"), ("pread64", "20+", "SLOW"))
             stopped.go_on(number)
             done = stopped.end()
             with self.subTest(job=name):

@@ -243,6 +243,8 @@ static void test_store_local__says_what_is_missing_or_too_short(void **state)
     assert_int_equal(mix_store_read(store, "empty", 0, data, 1, &err), MIX_TRUNCATED);
     assert_int_equal(mix_store_read(store, "g", 0, data, 1, &err), MIX_NOT_FOUND);
     assert_int_equal(mix_store_read(store, "f/g", 0, data, 1, &err), MIX_NOT_FOUND);
+    assert_int_equal(mix_store_read(store, ".", 0, data, 1, &err), MIX_NOT_FOUND);
+    assert_text(err.text, "is a folder");
     assert_int_equal(mix_store_stat(store, "f/g", &st, &err), MIX_NOT_FOUND);
     assert_int_equal(mix_store_list(store, "g", &names, &err), MIX_NOT_FOUND);
     assert_ok(mix_store_read_all(store, "empty", 0, &buf, &err), &err);
