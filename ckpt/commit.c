@@ -1025,7 +1025,7 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
                 rc = mix_buf_put(&last[i], status.data, status.len, err);
             }
         }
-        c->mark += changed; /* so that the others see that somebody gets further */
+        c->mark++; /* so that the others see that somebody still waits with them */
         if (rc || (rc = load_journals(c, err)) || (rc = put_status(c, "working", "", err)))
             break;
         complete = is_complete(context, &missing);

@@ -30,6 +30,7 @@ enum {
     /* A batch of leaves, what comes before the first of them, and some gaps and small ones. */
     STAGE_BYTES = (BATCH + 2) * MIX_LEAF_BYTES,
     SLICE_BYTES = 64 << 20,           /* small, so that threads end at about the same time */
+    MAX_SLICES = 1 << 20,             /* 64 TiB */
     QUEUE = 256,                      /* leaves of many small tensors */
     TAILS = BATCH,                    /* leaves that end behind their item */
     GAP_FILLED = 4096,                /* alignment between pieces is written, more is left */
@@ -67,7 +68,8 @@ enum mix_rc mix_group_add_item(struct mix_group *group, const struct mix_item *i
         group->part[group->part_count++] = part[i];
     }
     group->item_count++;
-    group->bytes += item->end - item->begin;
+    if (!mix_add(group->bytes, item->end - item->begin, &group->bytes))
+        group->bytes = UINT64_MAX; /* from a hostile manifest; refused when it is settled */
     return MIX_OK;
 }
 
@@ -111,10 +113,15 @@ static size_t cut_slices(const struct mix_group *group, struct mix_slice *slice)
 
 enum mix_rc mix_group_settle(struct mix_group *group, struct mix_err *err)
 {
-    size_t count = cut_slices(group, NULL);
-    enum mix_rc rc = mix_new_array(&group->slice, count + 1, sizeof *group->slice, err);
+    size_t count;
+    enum mix_rc rc;
 
-    if (rc)
+    if (group->bytes / SLICE_BYTES > MAX_SLICES)
+        return mix_fail(err, MIX_UNSUPPORTED, "files that belong together hold %" PRIu64
+                        " bytes; at most %" PRIu64 " can be walked", group->bytes,
+                        (uint64_t)MAX_SLICES * SLICE_BYTES);
+    count = cut_slices(group, NULL);
+    if ((rc = mix_new_array(&group->slice, count + 1, sizeof *group->slice, err)))
         return rc;
     cut_slices(group, group->slice);
     group->slice_count = count;

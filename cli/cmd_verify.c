@@ -44,6 +44,14 @@ static void print_json(const struct mix_verify_options *o, const struct mix_veri
     cli_json_end_object(&json);
 }
 
+/* A name, or what a damaged index says is one: the terminal shall not obey it. */
+static void put_name(const char *name)
+{
+    putchar(' ');
+    for (const char *p = *name ? name : "-"; *p; p++)
+        putchar((unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p);
+}
+
 static void print_text(const struct mix_verify_report *r)
 {
     char bytes[CLI_TEXT], seconds[CLI_TEXT];
@@ -51,8 +59,10 @@ static void print_text(const struct mix_verify_report *r)
     for (size_t i = 0; i < r->defects.count; i++) {
         const struct mix_defect *d = &r->defects.defect[i];
 
-        printf("%s %s %s [%" PRIu64 ", %" PRIu64 ") %s\n", d->kind, *d->file ? d->file : "-",
-               *d->tensor ? d->tensor : "-", d->begin, d->end, d->message);
+        fputs(d->kind, stdout);
+        put_name(d->file);
+        put_name(d->tensor);
+        printf(" [%" PRIu64 ", %" PRIu64 ") %s\n", d->begin, d->end, d->message);
     }
     if (!r->defects.count)
         printf("ok: proved by %s, %s read in %s\n", r->proof,

@@ -203,11 +203,16 @@ DIR *mix_folder_open(const char *path)
 
 enum mix_rc mix_folder_make(const char *path, struct mix_err *err)
 {
+    struct stat st;
+
     if (mkdir(path, 0777) == 0)
         return MIX_OK;
-    if (errno == EEXIST && mix_path_is_folder(path))
+    if (errno != EEXIST || lstat(path, &st))
+        return mix_fail_errno(err, "%s: cannot make the folder", path);
+    if (S_ISDIR(st.st_mode))
         return MIX_OK;
-    return mix_fail_errno(err, "%s: cannot make the folder", path);
+    return mix_fail(err, MIX_IO, "%s: cannot make the folder: %s stands there", path,
+                    S_ISLNK(st.st_mode) ? "a symbolic link, which is not followed" : "a file");
 }
 
 enum mix_rc mix_folder_make_parents(const char *path, struct mix_err *err)

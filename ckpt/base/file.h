@@ -43,7 +43,7 @@ enum mix_rc mix_file_get(const char *path, uint64_t limit, struct mix_buf *out,
 enum mix_rc mix_path_find(const char *path, bool *there, struct mix_err *err);
 bool mix_path_is_folder(const char *path);
 DIR *mix_folder_open(const char *path); /* opendir() that survives EINTR */
-/* Make a folder; one that is there is fine. */
+/* Make a folder; one that is there is fine, a symbolic link to one is not. */
 enum mix_rc mix_folder_make(const char *path, struct mix_err *err);
 /* Make the folders that `path` lies in. */
 enum mix_rc mix_folder_make_parents(const char *path, struct mix_err *err);

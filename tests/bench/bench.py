@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -459,6 +460,7 @@ def main():
     if not os.access(args.mixckpt, os.X_OK):
         sys.exit(f"bench: {args.mixckpt} is no program; scripts/bench builds it")
     parent = choose_folder(args)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the data is removed
     with tempfile.TemporaryDirectory(prefix="mixckpt-bench-", dir=parent) as folder:
         bench = Bench(args, folder)
         about = {"date": datetime.date.today().isoformat(), "machine": machine(folder),

@@ -69,7 +69,7 @@ class FaultTest(unittest.TestCase):
             "convert": Job(["convert", "--to", "mixckpt", *degrees], cls.hf),
             "export": Job(["convert", "--to", "hf"], shards),
             "reshard": Job(["reshard", "--ep", 4, "--hsd", 1, "--tp", 2], shards),
-            "init": Job(["init", "--ep", 2, "--hsd", 2, "--optimizer"], cls.hf / "config.json"),
+            "init": Job(["init", "--ep", 2, "--hsd", 2], cls.hf / "config.json"),
             "force": Job(["reshard", "--ep", 4, "--hsd", 1, "--container", "safetensors"], shards, True),
         }
         for name, job in cls.jobs.items():
@@ -117,7 +117,8 @@ class FaultTest(unittest.TestCase):
         """What must hold after any fault: dst is old, new or absent; nothing else looks whole."""
         state = self.whole(job, dst)
         partial = dst.with_name("dst.partial")
-        if partial.exists() and run("verify", partial).returncode == 0:
+        begun = partial.joinpath("job", "job.json").exists() # what says that it is no checkpoint
+        if partial.exists() and not begun and run("verify", partial).returncode == 0:
             self.whole(job, partial)
         if job.force and state is None:
             # Between the two renames: both copies are whole beside it.
@@ -137,6 +138,28 @@ class FaultTest(unittest.TestCase):
             self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(self.whole(job, dst), "new")
         self.assertEqual(os.listdir(self.work), ["dst"])
+
+    def disturb(self, name, calls, what, codes=(0, FAILED), whens=None, jobs=1):
+        """Let call 1, 2, ... fail until the program makes no such call. Returns the codes."""
+        job, report = self.jobs[name], self.home / "report"
+        seen = []
+        for when in whens or range(1, 100000):
+            dst = self.prepare(job)
+            done = run(*job.command(dst, jobs), env=shim((calls, when, what), report=report))
+            with self.subTest(job=name, calls=calls, when=when, what=what):
+                if not whens and int(report.read_text()) < when:
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    break
+                self.assertIn(done.returncode, codes, done.stderr)
+                seen.append(done.returncode)
+                state = self.check_state(job, dst)
+                if done.returncode == 0:
+                    self.assertEqual(state, "new")
+                else:
+                    self.check_words(done)
+                    self.check_again(job, dst, state, jobs)
+        self.check_inputs()
+        return seen
 
     def check_words(self, done):
         """One line that says what went wrong."""

@@ -21,13 +21,11 @@ WAIT = 1 # seconds without progress after which a worker gives up
 
 @needs_shim
 class Workers(FaultTest):
-    def start(self, job, dst, count, faulty=None, *rules, src=None, wait=WAIT):
+    def start(self, job, dst, count, faulty=None, *rules, wait=WAIT):
         """All workers at once; the one called `faulty` under the shim."""
         processes = []
         for worker in range(count):
             words = [*job.command(dst), "--worker", f"{worker}/{count}", "--wait", wait]
-            if src and worker == faulty:
-                words[1] = src
             env = {**os.environ, **(shim(*rules) if worker == faulty else {})}
             processes.append(subprocess.Popen(
                 [faults.PROGRAM, *map(str, words)], text=True, env=env,
@@ -35,7 +33,12 @@ class Workers(FaultTest):
         return processes
 
     def end(self, processes):
-        out = [p.communicate(timeout=60) for p in processes]
+        try:
+            out = [p.communicate(timeout=60) for p in processes]
+        finally:
+            for p in processes:
+                p.kill()
+                p.wait()
         return [subprocess.CompletedProcess(p.args, p.returncode, *texts)
                 for p, texts in zip(processes, out)]
 
@@ -81,12 +84,20 @@ class Workers(FaultTest):
 
     def test_a_worker_that_fails(self):
         """Worker 0 has its name and its words, at once and not after the wait."""
-        for name, calls, n in [("convert", "pread64", 18), ("convert", "pwrite64", 3),
-                               ("force", "fsync", 4), ("export", "open64", 25)]:
+        report = self.home / "report"
+        # The first call that is its share's, not of the opening of the source or the job.
+        for name, calls, n in [("convert", "pread64", None), ("reshard", "ftruncate64", 2),
+                               ("force", "fsync", 4), ("export", "pread64", None)]:
             job = self.jobs[name]
-            dst, began = self.prepare(job), time.monotonic()
+            dst = self.prepare(job)
+            if not n: # alone it opens the source, and then waits for worker 0
+                alone = run(*job.command(dst), "--worker", "1/3", "--wait", WAIT,
+                            env=shim((calls, 0, "EIO"), report=report))
+                self.assertIn("worker 0 has not begun this job", alone.stderr)
+                n = int(report.read_text()) + 6
+            began = time.monotonic()
             with self.subTest(job=name, calls=calls, n=n):
-                runs = self.end(self.start(job, dst, 3, 1, (calls, n, "EIO"), wait=60))
+                runs = self.end(self.start(job, dst, 3, 1, (calls, f"{n}+", "EIO"), wait=40))
                 self.assertLess(time.monotonic() - began, 30)
                 for done in runs:
                     self.assertEqual(done.returncode, FAILED, done.stderr)

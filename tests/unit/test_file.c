@@ -185,6 +185,12 @@ static void test_file__folders(void **state)
     assert_false(empty);
     assert_int_equal(mix_folder_is_empty(test_path(&tmp, "x"), &empty, &err), MIX_IO);
     assert_int_equal(mix_folder_make(test_path(&tmp, "a/b/c/f"), &err), MIX_IO);
+    assert_text(err.text, "a file stands there");
+    assert_int_equal(symlink("b", test_path(&tmp, "a/link")), 0);
+    assert_int_equal(mix_folder_make(test_path(&tmp, "a/link"), &err), MIX_IO);
+    assert_text(err.text, "symbolic link");
+    assert_ok(mix_folder_make_parents(test_path(&tmp, "a/link/c/f"), &err), &err); /* on the way */
+    assert_int_equal(mix_folder_make(test_path(&tmp, "none/a"), &err), MIX_IO);
     assert_int_equal(mix_folder_make_parents(test_path(&tmp, "a/b/c/f/g/h"), &err), MIX_IO);
     assert_int_equal(symlink("nowhere", test_path(&tmp, "a/dangling")), 0);
     assert_true(there_is(test_path(&tmp, "a/dangling")));

@@ -420,6 +420,16 @@ static void test_stream__slices(void **state)
     assert_ok(mix_group_settle(&group, &err), &err); /* nothing is no slice */
     assert_int_equal(group.slice_count, 0);
     mix_group_release(&group);
+
+    for (int i = 0; i < 20; i++) { /* what a hostile manifest may claim: more than 2^64 in all */
+        const struct mix_item item = { .end = UINT64_C(1) << 60 };
+        const struct mix_part part = { .column_end = 1 };
+
+        assert_ok(mix_group_add_item(&group, &item, &part, 1, &err), &err);
+        assert_rc(mix_group_settle(&group, &err), MIX_UNSUPPORTED, &err);
+        assert_text(err.text, "bytes; at most 70368744177664 can be walked");
+    }
+    mix_group_release(&group);
 }
 
 /* A large item in several slices, of which each is done alone. */

@@ -90,7 +90,8 @@ struct job {
     uint64_t shape[1];
     _Atomic unsigned built[GROUPS], slices[GROUPS], ended[GROUPS];
     _Atomic uint64_t bytes;
-    _Atomic unsigned threads;
+    _Atomic unsigned threads; /* at work now */
+    _Atomic unsigned begun;   /* ever */
     size_t slice_count[GROUPS];
     size_t fail_build, fail_slice, fail_begin; /* group, or SIZE_MAX */
     bool done_before;
@@ -113,7 +114,8 @@ static enum mix_rc thread_begin(void *context, struct mix_walk_thread *thread,
 {
     struct job *job = context;
 
-    if (atomic_fetch_add(&job->threads, 1) == job->fail_begin) {
+    atomic_fetch_add(&job->threads, 1);
+    if (atomic_fetch_add(&job->begun, 1) == job->fail_begin) {
         atomic_fetch_sub(&job->threads, 1);
         return mix_fail(err, MIX_NO_MEMORY, "no thread");
     }
@@ -259,14 +261,16 @@ static void test_walk__returns_the_first_error_and_stops(void **state)
         job.fail_build = 20;
         assert_rc(run(&job, threads, 0, GROUPS, &err), MIX_CORRUPT, &err);
         assert_string_equal(err.text, "group 20");
-        assert_int_equal(job.built[GROUPS - 1], 0);
+        if (threads == 1) /* others may get to the end before this one says that it failed */
+            assert_int_equal(job.built[GROUPS - 1], 0);
 
         job = new_job();
         job.fail_slice = 17;
         assert_rc(run(&job, threads, 0, GROUPS, &err), MIX_IO, &err);
         assert_string_equal(err.text, "slice of 17");
         assert_int_equal(job.ended[17], 0);
-        assert_int_equal(job.built[GROUPS - 1], 0);
+        if (threads == 1)
+            assert_int_equal(job.built[GROUPS - 1], 0);
 
         job = new_job();
         job.fail_slice = 17;
