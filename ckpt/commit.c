@@ -1019,7 +1019,8 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
                 break;
             if (fresh && strncmp(status.data, "waiting ", 8))
                 busy = i;
-            if (status.len != last[i].len || memcmp(status.data, last[i].data, status.len)) {
+            if (status.len != last[i].len ||
+                (status.len && memcmp(status.data, last[i].data, status.len))) {
                 changed = true;
                 mix_buf_clear(&last[i]);
                 rc = mix_buf_put(&last[i], status.data, status.len, err);

@@ -44,9 +44,12 @@ static bool terminal_can_erase(void)
 /* 100 only when everything is done. */
 static int percent(uint64_t done, uint64_t total)
 {
-    int value = (int)((double)done / (double)total * 100);
+    int value;
 
-    return done >= total ? 100 : value > 99 ? 99 : value;
+    if (done >= total) /* also when the file grew: the quotient need not fit an int */
+        return 100;
+    value = (int)((double)done / (double)total * 100);
+    return value > 99 ? 99 : value;
 }
 
 /* "  42%  39.2 GB of 93.4 GB  1.2 GB/s  0:45 left"; without a total, no more than is known. */

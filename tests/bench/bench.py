@@ -25,6 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(SUPPORT))
+
+from program import MEASURE
+
 MB, GB, MIB = 10**6, 10**9, 1 << 20
 MEMORY_BOUND = 256 * MIB
 
@@ -61,7 +65,7 @@ def run(command, **how):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Skipped(f"{' '.join(str(c) for c in command[:3])} ... exits {done.returncode}: "
+        raise Skipped(f"{os.path.basename(str(command[0]))} exits {done.returncode}: "
                       f"{words[-1] if words else 'without a word'}")
     return done.stdout.decode("utf-8", "replace")
 
@@ -73,16 +77,14 @@ def seconds_of(work):
 
 
 def peak_of(command, **how):
-    """Seconds and peak memory of a command. (This process itself stays small.)"""
-    began = time.perf_counter()
-    process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how)
-    words = process.stderr.read().decode("utf-8", "replace").strip()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise Skipped(f"{command[1]} exits {process.returncode}: {words[-200:]}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    """
+    Seconds and peak memory of a command. Linux counts what a process had before exec too,
+    so a small Python starts it, which has about 9 MiB: less than that is not seen.
+    """
+    with tempfile.NamedTemporaryFile("r") as peak:
+        seconds = seconds_of(lambda: run([sys.executable, "-I", "-S", "-c", MEASURE, peak.name,
+                                          *command], **how))
+        return seconds, int(peak.read()) * 1024
 
 
 def has_module(python, module):
@@ -119,15 +121,15 @@ class Table:
             r, target = fields["ratio"], fields["target"]
             verdict = "" if target is None else "yes" if r["median"] >= target else "NO"
             wanted = "-" if target is None else f"{target:.1f}"
-            self.say(f"{name:58} {r['median']:7.2f} {r['min']:7.2f} {r['max']:7.2f} {wanted:>7} "
+            self.say(f"{name:72} {r['median']:7.2f} {r['min']:7.2f} {r['max']:7.2f} {wanted:>7} "
                      f"{verdict:3}  {fields['ours_seconds']:9.4f} {fields['peer_seconds']:9.4f}  "
                      f"{fields['peer']}")
         else:
-            self.say(f"{name:58} {fields['says']}")
+            self.say(f"{name:72} {fields['says']}")
 
     def skip(self, name, why):
         self.skipped.append({"what": name, "why": why})
-        self.say(f"{name:58} skipped: {why}")
+        self.say(f"{name:72} skipped: {why}")
 
     @contextlib.contextmanager
     def part(self, name):
@@ -394,16 +396,17 @@ class Bench:
         if not shim.exists():
             raise Skipped(f"{shim} is not built")
         src = self.sparse("8x7b")
-        for name, *command in (("convert", src, "out", "--to", "mixckpt", "--ep", 8, "--hsd", 64),
-                               ("verify", "out"), ("digest", "out"), ("diff", src, "out"),
-                               ("reshard", "out", "out2", "--ep", 4, "--hsd", 8, "--tp", 8),
-                               ("convert", "out2", "out3", "--to", "hf")):
-            command = [self.path(c) if c in ("out", "out2", "out3") else c for c in command]
-            if name in ("convert", "reshard"):
-                command += ["--no-fsync"]
-            self.peak(f"memory of {name} to {command[1].name}, sparse 8x7B" if "--to" in command
-                      else f"memory of {name}, sparse 8x7B", name, *command, "--json", "--quiet",
-                      env=env)
+        self.remove("out")
+        out, out2, out3 = (self.path(name) for name in ("out", "out2", "out3"))
+        for what, *command in (
+                ("convert to shards", "convert", src, out, "--to", "mixckpt", "--ep", 8, "--hsd",
+                 64, "--no-fsync"),
+                ("verify of the shards", "verify", out), ("digest of the shards", "digest", out),
+                ("diff with the shards", "diff", src, out),
+                ("reshard of the shards", "reshard", out, out2, "--ep", 4, "--hsd", 8, "--tp", 8,
+                 "--no-fsync"),
+                ("convert back", "convert", out2, out3, "--to", "hf", "--no-fsync")):
+            self.peak(f"memory of {what}, sparse 8x7B", *command, "--json", "--quiet", env=env)
         self.remove("out", "out2", "out3")
 
 
@@ -466,7 +469,7 @@ def main():
         about = {"date": datetime.date.today().isoformat(), "machine": machine(folder),
                  "mixckpt": version(args.mixckpt), "size_bytes": args.size, "runs": args.runs}
         bench.table.say("\n".join(f"{k}: {v}" for k, v in about.items()))
-        bench.table.say(f"\n{'peer seconds / our seconds':58} {'median':>7} {'min':>7} {'max':>7} "
+        bench.table.say(f"\n{'peer seconds / our seconds':72} {'median':>7} {'min':>7} {'max':>7} "
                         f"{'must':>7} {'':3}  {'ours, s':>9} {'peer, s':>9}  peer")
         for part in args.parts.split(","):
             with bench.table.part(part):

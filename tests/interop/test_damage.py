@@ -2,6 +2,7 @@
 
 Needs numpy and h5py (to find the bytes of a tensor in an HDF5 file).
 """
+import contextlib
 import json
 import random
 import shutil
@@ -56,11 +57,20 @@ class Damage(ProgramTest):
             self.whole[container] = self.tmp / container
             self.convert(src, self.tmp / container, 2, 3, 2, "--container", container)
 
-    def damaged_copy(self, container):
+    def fresh_copy(self, container):
         copy = self.tmp / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.whole[container], copy)
         return copy
+
+    @contextlib.contextmanager
+    def for_a_while(self, path):
+        """What happens to the file inside is undone afterwards."""
+        content = path.read_bytes()
+        try:
+            yield
+        finally:
+            path.write_bytes(content)
 
     def defects(self, folder):
         report = self.run_json("verify", folder, code=1)
@@ -87,7 +97,7 @@ class Damage(ProgramTest):
                 piece = next(p for p in listing[tensor]["pieces"] if p["file"] == name)
                 byte = logical_byte(listing[tensor], piece, at)
                 with self.subTest(file=name, tensor=tensor, at=at):
-                    copy = self.damaged_copy(container)
+                    copy = self.fresh_copy(container)
                     flip_byte(copy / name, offset + at)
                     found = self.assert_names(copy, name, {"corrupt"})
                     begin = byte // LEAF_BYTES * LEAF_BYTES
@@ -107,48 +117,48 @@ class Damage(ProgramTest):
                     continue
                 for at in {0, size - 1, size // 2, pick.randrange(min(size, 4096))}:
                     with self.subTest(container=container, file=name, at=at):
-                        copy = self.damaged_copy(container)
-                        flip_byte(copy / name, at)
-                        self.assert_names(copy, name, {"corrupt", "bad-format"})
+                        with self.for_a_while(whole / name):
+                            flip_byte(whole / name, at)
+                            self.assert_names(whole, name, {"corrupt", "bad-format"})
 
     def test_a_missing_file_is_named(self):
         for container, whole in self.whole.items():
             for name in files_of(whole):
-                with self.subTest(container=container, file=name):
-                    copy = self.damaged_copy(container)
-                    (copy / name).unlink()
+                with self.subTest(container=container, file=name), \
+                        self.for_a_while(whole / name):
+                    (whole / name).unlink()
                     if name == "mixckpt.json":  # then it is no checkpoint at all
-                        self.run_program("verify", copy, code=1)
-                        self.run_program("digest", copy, code=3)
+                        self.run_program("verify", whole, code=1)
+                        self.run_program("digest", whole, code=3)
                     else:
-                        self.assert_names(copy, name, {"missing"})
+                        self.assert_names(whole, name, {"missing"})
 
     def test_a_truncated_or_lengthened_file_is_named(self):
         for container, whole in self.whole.items():
             for name in files_of(whole):
                 size = (whole / name).stat().st_size
                 for length in sorted({0, max(size - 1, 0), size + 1} - {size}):
-                    with self.subTest(container=container, file=name, length=length):
-                        copy = self.damaged_copy(container)
-                        with open(copy / name, "r+b") as file:
+                    with self.subTest(container=container, file=name, length=length), \
+                            self.for_a_while(whole / name):
+                        with open(whole / name, "r+b") as file:
                             file.truncate(length)
                         kinds = {"truncated", "corrupt", "bad-format"}
                         if length < size and name.startswith(("model/", "optimizer/")):
                             kinds = {"truncated"}
-                        self.assert_names(copy, name, kinds)
+                        self.assert_names(whole, name, kinds)
 
     def test_a_file_that_nobody_lists(self):
-        copy = self.damaged_copy("hdf5")
+        copy = self.fresh_copy("hdf5")
         shutil.copy(copy / "model" / "dense-hsd00000of00003-tp00000of00002.h5",
                     copy / "model" / "dense-hsd00000of00007-tp00000of00002.h5")
         self.assert_names(copy, "model/dense-hsd00000of00007-tp00000of00002.h5", {"unexpected"})
-        copy = self.damaged_copy("hdf5")
+        copy = self.fresh_copy("hdf5")
         for name in ("README.md", ".gitattributes", "model/.nfs0123"):
             (copy / name).write_text("not ours")
         self.assert_whole(copy)
 
     def test_two_shards_that_changed_places(self):
-        copy = self.damaged_copy("hdf5")
+        copy = self.fresh_copy("hdf5")
         a = copy / "model" / "experts-ep00000of00002-hsd00000of00003-tp00000of00002.h5"
         b = copy / "model" / "experts-ep00000of00002-hsd00001of00003-tp00000of00002.h5"
         a.rename(copy / "swap")
@@ -158,7 +168,7 @@ class Damage(ProgramTest):
         self.assertTrue({str(p.relative_to(copy)) for p in (a, b)} <= names)
 
     def test_damaged_input_is_refused_and_leaves_nothing(self):
-        copy = self.damaged_copy("safetensors")
+        copy = self.fresh_copy("safetensors")
         name = next(f for f in files_of(copy) if f.startswith("model/experts"))
         tensor, (offset, size) = max(piece_places(copy / name).items(), key=lambda p: p[1][1])
         flip_byte(copy / name, offset + size // 2)
