@@ -6,6 +6,12 @@
 #include "cli/job.h"
 #include "reshard/random_source.h"
 
+/* The form of the result; without --to, what the other options speak of. */
+static bool is_hf(const struct cli_job *o, const char *to, bool optimizer)
+{
+    return to ? !strcmp(to, "hf") : !(o->ep || o->hsd || o->tp || o->container || optimizer);
+}
+
 static enum mix_rc check_options(const struct cli_job *o, const char *to, bool optimizer,
                                  struct mix_err *err)
 {
@@ -15,7 +21,7 @@ static enum mix_rc check_options(const struct cli_job *o, const char *to, bool o
     if (to && !strcmp(to, "hf") && optimizer)
         return mix_fail(err, MIX_USAGE, "--optimizer is for --to mixckpt: a Hugging Face folder "
                         "has no optimizer state");
-    if (o->max_shard_bytes && (!to || strcmp(to, "hf")))
+    if (o->max_shard_bytes && !is_hf(o, to, optimizer))
         return mix_fail(err, MIX_USAGE, "--max-shard-size is for --to hf");
     return MIX_OK;
 }
@@ -61,8 +67,7 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
         mix_err_file(&err, config);
         code = cli_failed(&common, &err);
     } else {
-        job.to_hf = to ? !strcmp(to, "hf")
-                       : !(o.ep || o.hsd || o.tp || o.container || random.optimizer);
+        job.to_hf = is_hf(&o, to, random.optimizer);
         code = cli_job_run("init", &job, NULL, &common);
     }
     mix_random_close(&source);

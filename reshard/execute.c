@@ -163,6 +163,41 @@ static enum mix_rc identity(const struct mix_job *job, struct mix_buf *out, stru
     return identity_of_files(job->ckpt, out, err);
 }
 
+/*
+ * The edges of leaves are read twice: by the piece that hashes them, and by the piece that
+ * writes them. So that both are sure to have seen the same bytes, the files of the source
+ * must be at the end what they were before the first byte was read.
+ */
+static enum mix_rc stamp_files(struct mix_run *run, struct mix_err *err)
+{
+    const struct mix_checkpoint *ckpt = run->job->ckpt;
+    enum mix_rc rc = MIX_OK;
+
+    if (!ckpt || (rc = mix_new_array(&run->stamp, ckpt->m.file_count, sizeof *run->stamp, err)))
+        return rc;
+    for (size_t i = 0; i < ckpt->m.file_count; i++)
+        if ((rc = mix_store_stat(ckpt->store, ckpt->m.file[i].name, &run->stamp[i], err)))
+            return mix_err_file(err, ckpt->m.file[i].name);
+    return MIX_OK;
+}
+
+static enum mix_rc check_stamps(const struct mix_run *run, struct mix_err *err)
+{
+    const struct mix_checkpoint *ckpt = run->job->ckpt;
+    struct mix_stat st;
+    enum mix_rc rc = MIX_OK;
+
+    for (size_t i = 0; ckpt && i < ckpt->m.file_count && !rc; i++) {
+        rc = mix_store_stat(ckpt->store, ckpt->m.file[i].name, &st, err);
+        if (!rc && (st.bytes != run->stamp[i].bytes || st.mtime_ns != run->stamp[i].mtime_ns))
+            rc = mix_fail(err, MIX_MISMATCH, "was changed while it was read: it had %" PRIu64
+                          " bytes and has %" PRIu64, run->stamp[i].bytes, st.bytes);
+        if (rc)
+            mix_err_file(err, ckpt->m.file[i].name);
+    }
+    return rc;
+}
+
 /* ---- the walk ---- */
 
 enum { LEAVES = 256 }; /* hashes that are read, or written, at once */
@@ -601,6 +636,7 @@ static enum mix_rc run_all(struct mix_run *run, struct mix_err *err)
     if (mix_commit_is_published(run->commit))
         return finish_published(run, err);
     if ((rc = check_space(run, err)) || (rc = walk_share(run, err)) ||
+        (rc = check_stamps(run, err)) ||
         (!job->worker && (rc = mix_run_count_slices(run, err))) ||
         (rc = mix_commit_wait(run->commit, mix_run_is_complete, run, job->progress, err)) ||
         job->worker)
@@ -619,7 +655,7 @@ static enum mix_rc begin(struct mix_run *run, struct mix_err *err)
     unsigned threads;
     enum mix_rc rc;
 
-    if (!(rc = map_tensors(run, err)) &&
+    if (!(rc = map_tensors(run, err)) && !(rc = stamp_files(run, err)) &&
         !(rc = mix_job_threads(job, &run->target, &threads, err)) &&
         !(rc = identity(job, &text, err)))
         rc = mix_commit_begin(job->dst, job->src, text.data, &options, &run->commit, err);
@@ -639,6 +675,7 @@ static void release(struct mix_run *run)
 {
     run->target.m.side = NULL;
     free(run->source_tensor);
+    free(run->stamp);
     free(run->slice_count);
     free(run->file_count);
     free(run->piece_offset);

@@ -11,12 +11,14 @@
 #include <stdint.h>
 
 #include "ckpt/commit.h"
+#include "ckpt/store/store.h"
 #include "reshard/execute.h"
 
 struct mix_run {
     const struct mix_job *job;
     struct mix_target target;
     uint32_t *source_tensor;      /* tensor of the target -> tensor of the source */
+    struct mix_stat *stamp;       /* size and time of each source file, before it is read */
     struct mix_commit *commit;
     struct mix_job_result *result;
     _Atomic uint64_t bytes_read, bytes_written, bytes_resumed, overflowed;

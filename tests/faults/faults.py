@@ -2,6 +2,7 @@
 
 Environment: MIXCKPT is the program, MIXCKPT_SHIM the library built from shim.c.
 """
+import errno
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ PROGRAM = os.environ.get("MIXCKPT", "mixckpt")
 SHIM = os.environ.get("MIXCKPT_SHIM")
 SOURCE = Path(__file__).resolve().parent.parent / "reference" / "tiny-mixtral"
 KILLED = -9
+# What errno says must be in the words. (ENOMEM: an allocation has no errno of its own.)
+ERRORS = {name: getattr(errno, name) for name in ("EIO", "ENOSPC", "EMFILE", "EACCES", "EAGAIN")}
 FAILED = 3
 
 
@@ -157,6 +160,8 @@ class FaultTest(unittest.TestCase):
                     self.assertEqual(state, "new")
                 else:
                     self.check_words(done)
+                    if what in ERRORS:
+                        self.assertIn(os.strerror(ERRORS[what]), done.stderr)
                     self.check_again(job, dst, state, jobs)
         self.check_inputs()
         return seen

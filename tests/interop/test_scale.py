@@ -29,7 +29,7 @@ class Scale(ProgramTest):
         return json.loads(run.out), seconds
 
     def test_the_fixture_is_the_published_model(self):
-        """Digests and sizes that the model hub shows for Mixtral-8x7B-v0.1."""
+        """Digests and sizes that the model hub shows for Mixtral-8x7B."""
         folder = self.tmp / "8x7b"
         self.assertEqual(make_sparse(folder, CONFIG_8X7B), 93405713504)
         for name, sha256 in (

@@ -45,6 +45,9 @@ static void test_mem__a_size_that_wraps_is_no_memory(void **state)
     assert_null(p);
     assert_text(err.text, "out of memory");
     p = &there;
+    assert_int_equal(mix_new_array(&p, SIZE_MAX / 2 + 2, 2, &err), MIX_NO_MEMORY); /* wraps to 2 */
+    assert_null(p);
+    p = &there;
     assert_int_equal(mix_grow(&p, &capacity, capacity, 8, &err), MIX_NO_MEMORY);
     assert_ptr_equal(p, &there); /* still the caller's */
     assert_true(capacity == SIZE_MAX / 8);
