@@ -29,7 +29,6 @@ enum {
     BATCH = MIX_SHA256_BATCH,
     /* A batch of leaves, what comes before the first of them, and some gaps and small ones. */
     STAGE_BYTES = (BATCH + 2) * MIX_LEAF_BYTES,
-    SLICE_BYTES = 64 << 20,           /* small, so that threads end at about the same time */
     MAX_SLICES = 1 << 20,             /* 64 TiB */
     QUEUE = 256,                      /* leaves of many small tensors */
     TAILS = BATCH,                    /* leaves that end behind their item */
@@ -80,20 +79,20 @@ enum mix_rc mix_group_add_item(struct mix_group *group, const struct mix_item *i
 static size_t cut_slices(const struct mix_group *group, struct mix_slice *slice)
 {
     size_t count = 0;
-    uint64_t filled = SLICE_BYTES; /* so that the first item begins a slice */
+    uint64_t filled = MIX_SLICE_BYTES; /* so that the first item begins a slice */
 
     for (size_t i = 0; i < group->item_count; i++) {
         const struct mix_item *item = &group->item[i];
 
         for (uint64_t at = item->begin;;) {
-            if (filled >= SLICE_BYTES) {
+            if (filled >= MIX_SLICE_BYTES) {
                 if (slice)
                     slice[count] = (struct mix_slice){ i, at };
                 count++;
                 filled = 0;
             }
 
-            uint64_t next = at + (SLICE_BYTES - filled);
+            uint64_t next = at + (MIX_SLICE_BYTES - filled);
 
             next -= next % MIX_LEAF_BYTES;
             if (next <= at)
@@ -102,7 +101,7 @@ static size_t cut_slices(const struct mix_group *group, struct mix_slice *slice)
                 filled += item->end - at;
                 break;
             }
-            filled = SLICE_BYTES;
+            filled = MIX_SLICE_BYTES;
             at = next;
         }
     }
@@ -116,10 +115,10 @@ enum mix_rc mix_group_settle(struct mix_group *group, struct mix_err *err)
     size_t count;
     enum mix_rc rc;
 
-    if (group->bytes / SLICE_BYTES > MAX_SLICES)
+    if (group->bytes / MIX_SLICE_BYTES > MAX_SLICES)
         return mix_fail(err, MIX_UNSUPPORTED, "files that belong together hold %" PRIu64
                         " bytes; at most %" PRIu64 " can be walked", group->bytes,
-                        (uint64_t)MAX_SLICES * SLICE_BYTES);
+                        (uint64_t)MAX_SLICES * MIX_SLICE_BYTES);
     count = cut_slices(group, NULL);
     if ((rc = mix_new_array(&group->slice, count + 1, sizeof *group->slice, err)))
         return rc;

@@ -45,6 +45,9 @@ struct mix_group_file {
     int fd;               /* open for writing, or -1; closed with the group */
 };
 
+/* Small, so that threads end at about the same time. Part of what makes a job the same. */
+enum { MIX_SLICE_BYTES = 64 << 20 };
+
 struct mix_slice { /* begins at byte `at` of the tensor of item `item` */
     size_t item;
     uint64_t at;

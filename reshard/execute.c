@@ -139,8 +139,9 @@ static enum mix_rc identity(const struct mix_job *job, struct mix_buf *out, stru
     unsigned char sha[32];
     enum mix_rc rc;
 
-    if ((rc = mix_buf_putf(out, err, "to %s\nweights-only %d\n", job->to_hf ? "hf" : "mixckpt",
-                           job->weights_only)) ||
+    /* Journals speak of slices, so a build that cuts them otherwise does another job. */
+    if ((rc = mix_buf_putf(out, err, "to %s\nweights-only %d\nslices %d\n",
+                           job->to_hf ? "hf" : "mixckpt", job->weights_only, MIX_SLICE_BYTES)) ||
         (rc = job->to_hf
                   ? mix_buf_putf(out, err, "max-shard-size %" PRIu64 "\n", job->max_shard_bytes)
                   : mix_buf_putf(out, err, "container %s\nep %" PRIu64 " hsd %" PRIu64 " tp %"
