@@ -14,6 +14,7 @@
 #include "ckpt/base/hash.h"
 #include "ckpt/base/progress.h"
 #include "ckpt/digest_tree.h"
+#include "ckpt/format/safetensors.h"
 #include "ckpt/inventory.h"
 #include "ckpt/store/store.h"
 #include "ckpt/walk.h"
@@ -813,6 +814,17 @@ static enum mix_rc verify_any(struct run *run, struct mix_err *err)
     return report_values(run, err);
 }
 
+/* Opening has read and checked the header of every weight file. */
+static void count_headers(struct run *run)
+{
+    size_t len;
+
+    for (size_t i = 0; run->ckpt->form != MIX_FORM_MIXCKPT && i < run->ckpt->origin_count; i++) {
+        mix_safetensors_header(run->ckpt->origin[i].header, &len);
+        run->bytes_read += len;
+    }
+}
+
 static enum mix_rc take_warnings(struct run *run, struct mix_err *err)
 {
     const struct mix_texts *from = &run->ckpt->warnings;
@@ -852,6 +864,7 @@ enum mix_rc mix_verify(const char *url, const struct mix_verify_options *options
     if ((rc = mix_checkpoint_open(url, &report->defects, &ckpt, err)))
         goto out;
     run.ckpt = ckpt;
+    count_headers(&run);
     /* Without a manifest that can be read there is nothing to check against. */
     bool opened = ckpt->m.tensor_count || !report->defects.count;
 

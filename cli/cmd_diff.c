@@ -85,8 +85,11 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
         return code;
     cli_bar_begin(&bar, &common, "diff", &progress);
     if (!(rc = mix_checkpoint_open(url_a, NULL, &a, &err)) &&
-        !(rc = mix_checkpoint_open(url_b, NULL, &b, &err)))
+        !(rc = mix_checkpoint_open(url_b, NULL, &b, &err))) {
+        cli_warn_of(a, &common);
+        cli_warn_of(b, &common);
         rc = mix_compare(a, b, numeric, (unsigned)jobs, &progress, &comparison, &err);
+    }
     cli_bar_end(&bar);
     if (rc) {
         code = cli_failed(&common, &err);

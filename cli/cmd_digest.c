@@ -119,8 +119,7 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
     if (cli_worker_find(worker, &share.worker, &share.worker_count, &err) ||
         mix_checkpoint_open(url, NULL, &ckpt, &err))
         return cli_failed(&common, &err);
-    for (size_t i = 0; i < ckpt->warnings.count; i++)
-        cli_warn(&common, "%s", ckpt->warnings.text[i]);
+    cli_warn_of(ckpt, &common);
     cli_bar_begin(&bar, &common, "digest", &progress);
     rc = compute(ckpt, &share, jobs, &progress, &err);
     cli_bar_end(&bar);

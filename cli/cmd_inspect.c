@@ -178,8 +178,7 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
         return code;
     if (mix_checkpoint_open(url, NULL, &ckpt, &err))
         return cli_failed(&common, &err);
-    for (size_t i = 0; i < ckpt->warnings.count; i++)
-        cli_warn(&common, "%s", ckpt->warnings.text[i]);
+    cli_warn_of(ckpt, &common);
     if (common.json ? print_json(ckpt, glob, &err) : print_text(ckpt, glob, &err))
         code = cli_failed(&common, &err);
     mix_checkpoint_close(ckpt);

@@ -99,6 +99,8 @@ static int run(const struct cli_cmd *self, int argc, char **argv)
     if (cli_worker_find(worker, &o.worker, &o.worker_count, &err) ||
         (against_url && mix_checkpoint_open(against_url, NULL, &against, &err)))
         return cli_failed(&common, &err);
+    if (against)
+        cli_warn_of(against, &common);
     o.against = against;
     cli_bar_begin(&bar, &common, "verify", &progress);
     rc = mix_verify(url, &o, &report, &err);

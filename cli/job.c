@@ -15,6 +15,12 @@ int cli_default_jobs(void)
     return cores < 1 ? 1 : cores > 8 ? 8 : (int)cores;
 }
 
+void cli_warn_of(const struct mix_checkpoint *ckpt, const struct cli_common *common)
+{
+    for (size_t i = 0; i < ckpt->warnings.count; i++)
+        cli_warn(common, "%s", ckpt->warnings.text[i]);
+}
+
 enum mix_rc cli_open_source(const char *url, const struct cli_common *common,
                             struct mix_checkpoint **out, struct mix_err *err)
 {
@@ -23,8 +29,7 @@ enum mix_rc cli_open_source(const char *url, const struct cli_common *common,
     if ((rc = mix_checkpoint_open(url, NULL, out, err)))
         return rc;
     rc = mix_checkpoint_check_model(*out, NULL, err);
-    for (size_t i = 0; i < (*out)->warnings.count; i++)
-        cli_warn(common, "%s", (*out)->warnings.text[i]);
+    cli_warn_of(*out, common);
     if (rc) {
         mix_checkpoint_close(*out);
         *out = NULL;

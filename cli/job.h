@@ -66,6 +66,9 @@ struct cli_job {
     OPT_INT(0, "wait", &(job).wait_seconds, 1, "how long without progress worker 0 waits for " \
             "the others, in seconds (default 600)")
 
+/* Say the warnings of a checkpoint. */
+void cli_warn_of(const struct mix_checkpoint *ckpt, const struct cli_common *common);
+
 /* Open a source, check it against its model's table, and say its warnings. */
 enum mix_rc cli_open_source(const char *url, const struct cli_common *common,
                             struct mix_checkpoint **out, struct mix_err *err);
