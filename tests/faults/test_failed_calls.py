@@ -103,7 +103,7 @@ class FailedCalls(FaultTest):
                 with self.subTest(calls=calls, n=n):
                     self.assertEqual(done.returncode, FAILED)
                     self.check_words(done)
-                    self.assertEqual(contents(self.work), contents(begun))
+                    self.assert_same(contents(self.work), contents(begun))
                 if int(report.read_text()) < n:
                     break
             self.assertIn("unfinished work of another job", done.stderr)

@@ -141,7 +141,7 @@ class Workers(FaultTest):
                 processes[0].send_signal(signal.SIGCONT)
             for done in self.end(processes):
                 self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertEqual(contents(dst), job.new)
+            self.assert_same(contents(dst), job.new)
             if moved:
                 return
         self.fail("it never moved the job away")

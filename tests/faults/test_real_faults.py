@@ -317,7 +317,7 @@ class Limits(FaultTest):
         self.must(run("verify", many, **few))
         self.must(run("reshard", many, self.home / "again", "--ep", 2, "--hsd", 2, **few))
         self.must(run("convert", many, back, "--to", "hf", **few))
-        self.assertEqual(contents(back), contents(self.hf))
+        self.assert_same(contents(back), contents(self.hf))
 
     def test_hardly_any_descriptors(self):
         job, codes = self.jobs["convert"], set()
@@ -434,7 +434,7 @@ class Resuming(FaultTest):
             done = run(*job.command(dst))
             self.assertEqual(done.returncode, FAILED, done.stdout)
             self.assertIn("is not empty", done.stderr)
-            self.assertEqual(contents(dst), before)
+            self.assert_same(contents(dst), before)
             self.assertEqual(os.listdir(self.work), ["dst"])
 
 
