@@ -144,6 +144,21 @@ static void test_inventory__walks_every_byte_once_in_file_order(void **state)
     check_inventory(test_path(&tmp, "hf"), 3);
 }
 
+/* In a file of somebody else, tensors stand in an order that is not that of their names. */
+static void test_inventory__goes_by_offset_in_files_of_others(void **state)
+{
+    static const char file[] = "01234567{\"b\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},"
+                               "\"c\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[3,3]},"
+                               "\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,5]}}12345";
+    char text[sizeof file];
+
+    (void)state;
+    memcpy(text, file, sizeof file);
+    mix_store_le(text, sizeof file - 1 - 8 - 5, 8);
+    test_file_put(test_path(&tmp, "m.safetensors"), text, sizeof file - 1);
+    check_inventory(test_path(&tmp, "m.safetensors"), 1);
+}
+
 /* ---- records that are wrong ---- */
 
 /* Copy record `from` over record `to`, but for its bytes. */
@@ -272,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_inventory__walks_every_byte_once_in_file_order),
+        TEST(test_inventory__goes_by_offset_in_files_of_others),
         TEST(test_inventory__a_record_that_is_wrong_is_a_defect),
         TEST(test_inventory__pieces_that_lie_elsewhere_make_no_shard),
         TEST(test_inventory__a_size_that_its_pieces_do_not_make),

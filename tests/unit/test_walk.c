@@ -136,7 +136,7 @@ static enum mix_rc build(void *context, struct mix_walk_thread *thread, size_t g
 {
     struct job *job = context;
     const struct mix_group_file file = { .name = "f", .fd = -1 };
-    struct mix_item item = { .end = g % 10 == 7 ? job->shape[0] : ITEM_BYTES };
+    struct mix_item item = { .end = g % 10 == 8 ? job->shape[0] : ITEM_BYTES };
     const struct mix_part part = { .column_end = 1 };
     enum mix_rc rc = MIX_OK;
 
@@ -234,7 +234,7 @@ static void test_walk__does_each_group_and_slice_once(void **state)
                 assert_int_equal(job.built[g], mine);
                 assert_int_equal(job.slices[g], slices);
                 assert_int_equal(job.ended[g], mine && g % 10 != 3);
-                if (mine && g % 10 == 7)
+                if (mine && g % 10 == 8)
                     assert_true(job.slice_count[g] > 1);
             }
         }
