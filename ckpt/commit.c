@@ -964,28 +964,44 @@ void mix_commit_tend(struct mix_commit *c, uint64_t mark)
 
 /* ---- the end ---- */
 
-/* What the status of another worker says; *fresh if it has changed since we began. */
+static bool same_status(const struct mix_buf *a, const struct mix_buf *b)
+{
+    return a->len == b->len && (!a->len || !memcmp(a->data, b->data, a->len));
+}
+
+/* The words of a worker that failed, or NULL; *refused if its input was at fault. */
+static const char *last_words(const struct mix_buf *status, bool *refused)
+{
+    char *words = status->len ? strchr(status->data, '\n') : NULL;
+
+    *refused = words && !strncmp(status->data, "refused ", 8);
+    if (!words || (!*refused && strncmp(status->data, "failed ", 7)))
+        return NULL;
+    words[1 + strcspn(words + 1, "\n")] = '\0';
+    return words + 1;
+}
+
+/*
+ * What the status of another worker says; *fresh if it has changed since we began, and is
+ * still there.
+ */
 static enum mix_rc check_worker(struct mix_commit *c, unsigned worker, struct mix_buf *status,
                                 bool *fresh, struct mix_err *err)
 {
-    const struct mix_buf *old = &c->old_status[worker];
     const char *words;
     bool refused;
     enum mix_rc rc;
 
     *fresh = false;
-    if ((rc = get_status(c, worker, status, err)))
+    if ((rc = get_status(c, worker, status, err)) || !status->len ||
+        same_status(status, &c->old_status[worker]))
         return rc;
-    if (status->len == old->len && (!old->len || !memcmp(status->data, old->data, old->len)))
-        return MIX_OK;
     *fresh = true;
-    refused = !strncmp(status->data, "refused ", 8);
-    if (!refused && strncmp(status->data, "failed ", 7))
+    if (!(words = last_words(status, &refused)))
         return MIX_OK;
-    words = strchr(status->data, '\n');
     /* What it found in the input ends the job for all: MIX_CORRUPT stands for any of it. */
     return mix_fail(err, refused ? MIX_CORRUPT : MIX_IO, "worker %u of %u failed: %s", worker,
-                    c->options.worker_count, words ? words + 1 : "");
+                    c->options.worker_count, words);
 }
 
 /*
@@ -1019,8 +1035,7 @@ static enum mix_rc wait_for_all(struct mix_commit *c,
                 break;
             if (fresh && strncmp(status.data, "waiting ", 8))
                 busy = i;
-            if (status.len != last[i].len ||
-                (status.len && memcmp(status.data, last[i].data, status.len))) {
+            if (!same_status(&status, &last[i])) {
                 changed = true;
                 mix_buf_clear(&last[i]);
                 rc = mix_buf_put(&last[i], status.data, status.len, err);
@@ -1112,16 +1127,20 @@ static enum mix_rc wait_for_first(struct mix_commit *c, struct mix_progress *pro
         if (began_of(&status))
             first_began = began_of(&status);
 
-        bool changed = status.len != last.len || memcmp(status.data, last.data, status.len);
+        bool changed = !same_status(&status, &last), refused;
 
         quiet_ms = changed ? 0 : quiet_ms + STATUS_MS;
         mix_buf_clear(&last);
         if ((rc = mix_buf_put(&last, status.data, status.len, err)))
             break;
-        if (quiet_ms > c->options.wait_ms)
-            rc = mix_fail(err, MIX_IO, "worker 0 of %u shows no progress for %" PRIu64 " s",
-                          c->options.worker_count, c->options.wait_ms / 1000);
-        else if (!(rc = mix_cancel_check(err))) {
+        if (quiet_ms > c->options.wait_ms) {
+            /* If it failed before we began: of this run or of an earlier one, who knows. */
+            const char *words = last_words(&status, &refused);
+
+            rc = mix_fail(err, MIX_IO, "worker 0 of %u shows no progress for %" PRIu64 " s%s%s",
+                          c->options.worker_count, c->options.wait_ms / 1000,
+                          words ? "; the last that it said was: " : "", words ? words : "");
+        } else if (!(rc = mix_cancel_check(err))) {
             mix_progress_tick(progress);
             sleep_ms(STATUS_MS);
         }
