@@ -15,14 +15,6 @@ enum { MANIFEST_LIMIT = 100 << 20 };
 
 static const char weights_folder[] = "hf/.weights/", header_ending[] = ".header";
 
-static const struct mix_ckpt_side *find_side(const struct mix_manifest *m, const char *name)
-{
-    for (size_t i = 0; i < m->side_count; i++)
-        if (!strcmp(m->side[i].name, name))
-            return &m->side[i];
-    return NULL;
-}
-
 /* The two side files must be listed with exactly the size that the tensors imply. */
 static enum mix_rc check_side_sizes(const struct mix_manifest *m, struct mix_err *err)
 {
@@ -35,7 +27,7 @@ static enum mix_rc check_side_sizes(const struct mix_manifest *m, struct mix_err
     };
 
     for (size_t i = 0; i < MIX_ARRAY_LEN(wanted); i++) {
-        const struct mix_ckpt_side *side = find_side(m, wanted[i].name);
+        const struct mix_ckpt_side *side = mix_manifest_side(m, wanted[i].name);
 
         if (!side || side->bytes != wanted[i].bytes)
             return mix_fail(err, MIX_BAD_FORMAT,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ckpt/base/bytes.h"
+#include "ckpt/base/file.h"
 #include "ckpt/base/hash.h"
 #include "ckpt/base/json.h"
 #include "ckpt/digest_tree.h"
@@ -152,14 +153,8 @@ enum mix_rc mix_path_check(const char *path, struct mix_err *err)
             return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' holds a control character or is "
                             "not UTF-8", path);
     }
-    for (const char *part = path; part;) {
-        const char *end = strchr(part, '/');
-        size_t len = end ? (size_t)(end - part) : strlen(part);
-
-        if (!len || (len == 1 && *part == '.') || (len == 2 && !memcmp(part, "..", 2)))
-            return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' leaves the checkpoint", path);
-        part = end ? end + 1 : NULL;
-    }
+    if (!mix_path_stays_below(path))
+        return mix_fail(err, MIX_BAD_FORMAT, "the path '%s' leaves the checkpoint", path);
     return MIX_OK;
 }
 
@@ -468,5 +463,17 @@ struct mix_ckpt_tensor *mix_manifest_find(const struct mix_manifest *m, const ch
 {
     return m->tensor_count
                ? bsearch(name, m->tensor, m->tensor_count, sizeof *m->tensor, name_against)
+               : NULL;
+}
+
+static int name_against_side(const void *key, const void *element)
+{
+    return strcmp(key, ((const struct mix_ckpt_side *)element)->name);
+}
+
+const struct mix_ckpt_side *mix_manifest_side(const struct mix_manifest *m, const char *name)
+{
+    return m->side_count
+               ? bsearch(name, m->side, m->side_count, sizeof *m->side, name_against_side)
                : NULL;
 }

@@ -93,5 +93,7 @@ enum mix_rc mix_path_check(const char *path, struct mix_err *err);
 
 /* The tensor of that name, or NULL: binary search. */
 struct mix_ckpt_tensor *mix_manifest_find(const struct mix_manifest *m, const char *name);
+/* The side file of that name in a manifest that was parsed, or NULL: likewise. */
+const struct mix_ckpt_side *mix_manifest_side(const struct mix_manifest *m, const char *name);
 
 #endif

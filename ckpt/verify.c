@@ -647,11 +647,10 @@ static enum mix_rc compare_lists(struct run *run, struct mix_err *err)
 
 static bool is_listed(const struct mix_manifest *m, const char *path)
 {
-    for (size_t i = 0; i < m->side_count; i++)
-        if (!strcmp(m->side[i].name, path))
-            return true;
     size_t low = 0, high = m->file_count; /* sorted */
 
+    if (mix_manifest_side(m, path))
+        return true;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         int order = strcmp(m->file[middle].name, path);

@@ -315,15 +315,6 @@ static enum mix_rc write_pieces(struct mix_run *run, struct mix_err *err)
 
 /* ---- the files that travel with the weights ---- */
 
-static const struct mix_ckpt_side *side_of_source(const struct mix_checkpoint *ckpt,
-                                                  const char *path)
-{
-    for (size_t i = 0; i < ckpt->m.side_count; i++)
-        if (!strcmp(ckpt->m.side[i].name, path))
-            return &ckpt->m.side[i];
-    return NULL;
-}
-
 /* config.json as it travels when --dtype changes the weights that it speaks of. */
 static enum mix_rc copy_config(struct mix_run *run, const struct mix_carried_file *c,
                                const char *name, struct mix_err *err)
@@ -345,7 +336,7 @@ static enum mix_rc copy_carried(struct mix_run *run, const struct mix_carried_fi
 {
     enum { CHUNK = 256 << 10 };
     const struct mix_checkpoint *ckpt = run->job->ckpt;
-    const struct mix_ckpt_side *said = side_of_source(ckpt, c->path);
+    const struct mix_ckpt_side *said = mix_manifest_side(&ckpt->m, c->path);
     char *buf = NULL;
     struct side_writer w;
     enum mix_rc rc;

@@ -20,6 +20,19 @@ enum mix_rc mix_path_join(struct mix_buf *out, const char *folder, const char *n
     return mix_buf_putf(out, err, "%s/%s", folder, name);
 }
 
+bool mix_path_stays_below(const char *path)
+{
+    for (const char *part = path; part;) {
+        const char *end = strchr(part, '/');
+        size_t len = end ? (size_t)(end - part) : strlen(part);
+
+        if (!len || (len == 1 && *part == '.') || (len == 2 && !memcmp(part, "..", 2)))
+            return false;
+        part = end ? end + 1 : NULL;
+    }
+    return true;
+}
+
 static int open_retry(const char *path, int flags, mode_t mode)
 {
     int fd;

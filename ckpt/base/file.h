@@ -17,6 +17,9 @@
 enum mix_rc mix_path_join(struct mix_buf *out, const char *folder, const char *name,
                           struct mix_err *err);
 
+/* Of parts between '/', none empty, "." or "..": a path from outside that leaves no folder. */
+bool mix_path_stays_below(const char *path);
+
 /* Open for reading and writing, created if not there; never through a symbolic link. */
 enum mix_rc mix_file_open(const char *path, int *fd, struct mix_err *err);
 /* The same, and empty. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/base/file.h"
 #include "ckpt/store/store_backend.h"
 
 enum mix_rc mix_store_open(const char *url, struct mix_store **out, struct mix_err *err)
@@ -40,19 +41,9 @@ const char *mix_store_file(const struct mix_store *store)
 /* Whoever names a path may be a hostile file: it must stay below the URL. */
 static enum mix_rc check_path(const char *path, struct mix_err *err)
 {
-    const char *part = path;
-
-    if (!strcmp(path, "."))
-        return MIX_OK;
-    while (part) {
-        const char *end = strchr(part, '/');
-        size_t len = end ? (size_t)(end - part) : strlen(part);
-
-        if (!len || (len == 1 && part[0] == '.') || (len == 2 && !memcmp(part, "..", 2)))
-            return mix_fail(err, MIX_BAD_FORMAT,
-                            "the path '%s' leaves its folder or has an empty part", path);
-        part = end ? end + 1 : NULL;
-    }
+    if (strcmp(path, ".") && !mix_path_stays_below(path))
+        return mix_fail(err, MIX_BAD_FORMAT,
+                        "the path '%s' leaves its folder or has an empty part", path);
     return MIX_OK;
 }
 
